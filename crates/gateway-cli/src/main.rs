@@ -1,0 +1,2 @@
+//! gatewayctl
+fn main() {}
