@@ -1,2 +1,26 @@
+#![doc = include_str!("../README.md")]
 #![no_std]
-//! policy
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod backoff;
+//pub mod budget;
+pub mod epoch;
+//pub mod failure;
+//pub mod lifecycle;
+pub mod liveness;
+pub mod readiness;
+pub mod repair;
+//pub mod restart;
+//pub mod status;
+pub mod stderr;
+mod time;
+
+pub use backoff::{ReconnectConfig, ReconnectDecision};
+pub use epoch::Epoch;
+//pub use failure::{Failure, FailureClass};
+//pub use lifecycle::{Effect, Input, Lifecycle, LifecycleConfig, Observation};
+//pub use status::{GatewayState, GatewayStatus, Phase};
+pub use stderr::StderrLevel;
+pub use time::Time;
