@@ -1,2 +1,193 @@
-//! xtask
-fn main() {}
+//! Automation of this workspace, started as `cargo xtask …`.
+//!
+//! `cargo xtask test` decides whether a change is good: it runs the test matrix of `rows`, row by row, and counts
+//! what really ran. `cargo xtask gateway install` puts a pinned OpenClaw and a Node that suits it under `target/`.
+//! The rules that the repository keeps (`tidy`, `purity`) are ordinary tests of this crate and run as matrix rows.
+//!
+//! This crate is built before anything else can run, so it stays on a few small dependencies: no async runtime, and
+//! none of the crates that it tests.
+
+mod command;
+mod features;
+mod installation;
+mod interrupt;
+mod leftovers;
+mod libtest;
+mod matrix;
+mod node_range;
+mod pins;
+mod progress;
+mod provision;
+#[cfg(test)]
+mod purity;
+mod rows;
+#[cfg(test)]
+mod spdx;
+#[cfg(test)]
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::interrupt::Interrupt;
+use crate::pins::{DEFAULT_PIN, PINS, Pin};
+use crate::workspace::Workspace;
+
+/// Automation of the workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run the test matrix: one line per row, the totals at the end.
+    Test(TestArguments),
+    /// Provision real gateways for tests.
+    #[command(subcommand)]
+    Gateway(GatewayTask),
+}
+
+#[derive(Args)]
+struct TestArguments {
+    /// What to run; the matrix is the only thing there is, so the word may be left out.
+    #[arg(value_enum)]
+    what: Option<TestSet>,
+    /// Name the rows and stop.
+    #[arg(long)]
+    list: bool,
+    /// Run this row only; may be given several times.
+    #[arg(long = "row", value_name = "NAME")]
+    rows: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TestSet {
+    Matrix,
+}
+
+#[derive(Subcommand)]
+enum GatewayTask {
+    /// Install a pinned OpenClaw and its Node under target/openclaw, or confirm that they are there.
+    Install(InstallArguments),
+}
+
+#[derive(Args)]
+struct InstallArguments {
+    /// The OpenClaw version, one of the pinned ones.
+    #[arg(long, value_name = "V", default_value = DEFAULT_PIN.openclaw, value_parser = parse_pin)]
+    version: &'static Pin,
+    /// Install every pinned version.
+    #[arg(long, conflicts_with = "version")]
+    all: bool,
+}
+
+fn parse_pin(text: &str) -> Result<&'static Pin, String> {
+    pins::find(text).ok_or_else(|| {
+        let known: Vec<&str> = PINS.iter().map(|pin| pin.openclaw).collect();
+        format!(
+            "this version is not pinned; choose one of {}",
+            known.join(", ")
+        )
+    })
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.task) {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<ExitCode, String> {
+    match task {
+        Task::Test(TestArguments {
+            what: None | Some(TestSet::Matrix),
+            list: true,
+            rows,
+        }) => {
+            print!("{}", matrix::list(&rows::select(&rows)?));
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Test(TestArguments {
+            what: None | Some(TestSet::Matrix),
+            list: false,
+            rows,
+        }) => {
+            let rows = rows::select(&rows)?;
+            let interrupt = Interrupt::install()?;
+            matrix::run(&Workspace::load()?, &rows, &interrupt)
+        }
+        Task::Gateway(GatewayTask::Install(InstallArguments { version, all })) => {
+            let interrupt = Interrupt::install()?;
+            let workspace = Workspace::load()?;
+            let pins: Vec<&Pin> = if all {
+                PINS.iter().collect()
+            } else {
+                vec![version]
+            };
+            for pin in pins {
+                let installed = provision::ensure(&workspace, pin, &interrupt)
+                    .map_err(|error| error.to_string())?;
+                println!("{installed}");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_matrix_may_be_named_or_left_out() {
+        for line in [
+            &["xtask", "test"][..],
+            &["xtask", "test", "matrix"],
+            &["xtask", "test", "--row", "a", "--row", "b"],
+        ] {
+            assert!(Arguments::try_parse_from(line).is_ok(), "{line:?}");
+        }
+        assert!(Arguments::try_parse_from(["xtask", "test", "everything"]).is_err());
+        assert!(Arguments::try_parse_from(["xtask", "no-such-task"]).is_err());
+    }
+
+    #[test]
+    fn only_pinned_versions_can_be_installed() {
+        assert!(Arguments::try_parse_from(["xtask", "gateway", "install"]).is_ok());
+        for pin in PINS {
+            assert!(
+                Arguments::try_parse_from([
+                    "xtask",
+                    "gateway",
+                    "install",
+                    "--version",
+                    pin.openclaw
+                ])
+                .is_ok()
+            );
+        }
+        let Err(error) =
+            Arguments::try_parse_from(["xtask", "gateway", "install", "--version", "1.0.0"])
+        else {
+            panic!("1.0.0 is not pinned");
+        };
+        assert!(error.to_string().contains(DEFAULT_PIN.openclaw), "{error}");
+    }
+}

@@ -1,0 +1,384 @@
+//! Runs rows and reports on them.
+//!
+//! Stdout carries the report: the output of rows that failed, a line per row, the totals. Stderr carries what is
+//! going on meanwhile. The complete output of each row is kept in `target/xtask/<row>.log`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use crate::command::{self, Finished, Notice, Source};
+use crate::features;
+use crate::interrupt::Interrupt;
+use crate::libtest::{self, Counts};
+use crate::pins::Pin;
+use crate::progress::Progress;
+use crate::provision::{self, ProvisionError};
+use crate::rows::{Row, Work};
+use crate::workspace::{Package, Workspace};
+
+/// Off a terminal, how often a row that is still running says so.
+const STILL_RUNNING: Duration = Duration::from_secs(15);
+
+/// The text of `--list`.
+pub(crate) fn list(rows: &[Row]) -> String {
+    rows.iter().fold(String::new(), |mut text, row| {
+        let not_built = if let Work::NotBuilt = row.work {
+            " (not built yet)"
+        } else {
+            ""
+        };
+        let _ = writeln!(text, "{:<24} {}{not_built}", row.name, row.about);
+        text
+    })
+}
+
+/// Runs `rows` one after the other. The exit code tells whether none failed.
+pub(crate) fn run(
+    workspace: &Workspace,
+    rows: &[Row],
+    interrupt: &Interrupt,
+) -> Result<ExitCode, String> {
+    let logs = workspace.target.join("xtask");
+    fs::create_dir_all(&logs)
+        .map_err(|error| format!("cannot create {}: {error}", logs.display()))?;
+    let mut total = Counts::default();
+    let mut failed: Vec<String> = Vec::new();
+    for row in rows {
+        let started = Instant::now();
+        let mut runner = Runner {
+            workspace,
+            row,
+            interrupt,
+            report: Report::default(),
+        };
+        runner.work();
+        let report = runner.report;
+
+        let log = logs.join(format!("{}.log", row.name));
+        fs::write(&log, &report.log)
+            .map_err(|error| format!("cannot write {}: {error}", log.display()))?;
+        if report.counts.failed > 0 {
+            println!(
+                "---- {} ----\n{}---- end of {} ----",
+                row.name, report.log, row.name
+            );
+            failed.push(format!("{} ({})", row.name, relative(workspace, log)));
+        }
+        println!("{}", line(&row.name, &report, started.elapsed()));
+        total += report.counts;
+        if interrupt.requested() {
+            println!("interrupted; the rows after {} did not run", row.name);
+            break;
+        }
+    }
+    if !failed.is_empty() {
+        println!("failed rows: {}", failed.join(", "));
+    }
+    println!("{total}");
+    let good = failed.is_empty() && !interrupt.requested();
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn relative(workspace: &Workspace, path: PathBuf) -> String {
+    path.strip_prefix(&workspace.root)
+        .unwrap_or(&path)
+        .display()
+        .to_string()
+}
+
+fn line(name: &str, report: &Report, took: Duration) -> String {
+    let notes = if report.notes.is_empty() {
+        String::new()
+    } else {
+        format!("  {}", report.notes.join("; "))
+    };
+    format!(
+        "{name:<24} {}  {:.1} s{notes}",
+        report.counts,
+        took.as_secs_f32()
+    )
+}
+
+/// What is known about a row when it is over.
+#[derive(Default)]
+struct Report {
+    counts: Counts,
+    /// Why something was skipped or failed.
+    notes: Vec<String>,
+    log: String,
+}
+
+impl Report {
+    fn add(&mut self, counts: Counts, note: Option<String>) {
+        self.counts += counts;
+        self.notes.extend(note);
+    }
+}
+
+struct Runner<'a> {
+    workspace: &'a Workspace,
+    row: &'a Row,
+    interrupt: &'a Interrupt,
+    report: Report,
+}
+
+/// Which output is shown as it comes, whatever the outcome.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Echo {
+    Nothing,
+    Stdout,
+}
+
+impl Runner<'_> {
+    fn work(&mut self) {
+        match &self.row.work {
+            Work::Cargo {
+                arguments,
+                environment,
+                limit,
+            } => {
+                let mut cargo = self.workspace.cargo();
+                cargo.args(*arguments).envs(environment.iter().copied());
+                let failure = self.command(cargo, *limit, Echo::Nothing).1;
+                self.report.add(
+                    if failure.is_none() {
+                        Counts::PASSED
+                    } else {
+                        Counts::FAILED
+                    },
+                    failure,
+                );
+            }
+            Work::Tests {
+                package,
+                arguments,
+                limit,
+            } => self.tests(package, arguments, *limit),
+            Work::FeatureCombinations { limit } => self.feature_combinations(*limit),
+            Work::RealGateway { pin, limit } => self.real_gateway(pin, *limit),
+            Work::NotBuilt => self
+                .report
+                .add(Counts::SKIPPED, Some("not built yet".to_owned())),
+        }
+    }
+
+    fn tests(&mut self, package: &str, arguments: &[&str], limit: Duration) {
+        let mut cargo = self.workspace.cargo();
+        cargo.args(["test", "--package", package, "--no-fail-fast"]);
+        let features = self
+            .workspace
+            .member(package)
+            .map(features::for_tests)
+            .unwrap_or_default();
+        if !features.is_empty() {
+            cargo.args(["--features", &features.join(",")]);
+        }
+        cargo.arg("--").args(arguments);
+        self.count_tests(cargo, limit, Echo::Nothing);
+    }
+
+    fn count_tests(&mut self, cargo: Command, limit: Duration, echo: Echo) {
+        let (output, failure) = self.command(cargo, limit, echo);
+        let (counts, failure) = libtest::judge(&output, failure);
+        let ignored =
+            (counts.skipped > 0).then(|| format!("{} ignored by their attribute", counts.skipped));
+        self.report.add(counts, failure);
+        self.report.notes.extend(ignored);
+    }
+
+    fn feature_combinations(&mut self, limit: Duration) {
+        let libraries: Vec<&Package> = self
+            .workspace
+            .members()
+            .into_iter()
+            .filter(|package| package.is_library())
+            .collect();
+        for package in libraries {
+            for features in features::combinations(package) {
+                if self.interrupt.requested() {
+                    return;
+                }
+                let features = features.join(",");
+                let mut cargo = self.workspace.cargo();
+                cargo.args([
+                    "check",
+                    "--package",
+                    &package.name,
+                    "--lib",
+                    "--no-default-features",
+                ]);
+                cargo.args(["--features", &features]);
+                let (output, failure) = self.command(cargo, limit, Echo::Nothing);
+                let failure =
+                    failure.or_else(|| has_warnings(&output).then(|| "warnings".to_owned()));
+                let counts = if failure.is_none() {
+                    Counts::PASSED
+                } else {
+                    Counts::FAILED
+                };
+                let note =
+                    failure.map(|failure| format!("{} with [{features}]: {failure}", package.name));
+                self.report.add(counts, note);
+            }
+        }
+    }
+
+    fn real_gateway(&mut self, pin: &Pin, limit: Duration) {
+        let provisioned = match provision::ensure(self.workspace, pin, self.interrupt) {
+            Ok(provisioned) => provisioned,
+            Err(ProvisionError::Impossible(why)) => {
+                return self.report.add(Counts::SKIPPED, Some(why));
+            }
+            Err(ProvisionError::Failed(why)) => {
+                let _ = writeln!(self.report.log, "{why}");
+                let first = why.lines().next().unwrap_or_default().to_owned();
+                return self.report.add(Counts::FAILED, Some(first));
+            }
+        };
+        let _ = writeln!(self.report.log, "{provisioned}");
+        println!("{provisioned}");
+        let mut cargo = self.workspace.cargo();
+        cargo.args([
+            "test",
+            "--package",
+            "gateway-testkit",
+            "--features",
+            "real-gateway",
+            "--test",
+            "real_gateway",
+        ]);
+        // One test at a time: each has a gateway of its own, and their times are to be compared.
+        cargo.args(["--", "--nocapture", "--test-threads=1"]);
+        cargo
+            .env("OPENCLAW_TEST_PROJECT", &provisioned.project)
+            .env("OPENCLAW_TEST_VERSION", pin.openclaw);
+        self.count_tests(cargo, limit, Echo::Stdout);
+    }
+
+    /// Runs one command of the row. Returns its output and why it failed.
+    fn command(
+        &mut self,
+        command: Command,
+        limit: Duration,
+        echo: Echo,
+    ) -> (String, Option<String>) {
+        let _ = writeln!(self.report.log, "$ {}", shown(&command));
+        let mut progress = Progress::start(&self.row.name, STILL_RUNNING);
+        let finished = command::run(command, limit, self.interrupt, |notice| match notice {
+            Notice::Line(Source::Stdout, line) if echo == Echo::Stdout => {
+                progress.clear();
+                println!("  {line}");
+            }
+            Notice::Line(_, line) => progress.set(line),
+            Notice::Tick => progress.tick(),
+        });
+        progress.clear();
+        let (output, failure) = match finished {
+            Ok(finished) => {
+                let failure = finished.failure();
+                let Finished { output, .. } = finished;
+                (output, failure)
+            }
+            Err(error) => (String::new(), Some(format!("cannot be run: {error}"))),
+        };
+        self.report.log.push_str(&output);
+        if let Some(failure) = &failure {
+            let _ = writeln!(self.report.log, "failed: {failure}");
+        }
+        (output, failure)
+    }
+}
+
+/// The command as it could be typed, for the log.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Whether cargo summed up warnings of a crate. They are not turned into errors through `RUSTFLAGS`, because that
+/// would build every dependency a second time.
+fn has_warnings(output: &str) -> bool {
+    output
+        .lines()
+        .any(|line| line.starts_with("warning: `") && line.contains(" generated "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows;
+
+    #[test]
+    fn a_line_holds_name_counts_time_and_reasons() {
+        let mut report = Report::default();
+        report.add(
+            Counts {
+                passed: 12,
+                failed: 0,
+                skipped: 0,
+            },
+            None,
+        );
+        assert_eq!(
+            line("policy", &report, Duration::from_millis(1_260)),
+            "policy                   12 passed, 0 failed, 0 skipped  1.3 s"
+        );
+        report.add(
+            Counts::SKIPPED,
+            Some("npm is not on this machine".to_owned()),
+        );
+        report.add(Counts::FAILED, Some("no test ran".to_owned()));
+        assert_eq!(
+            line("policy", &report, Duration::ZERO),
+            "policy                   12 passed, 1 failed, 1 skipped  0.0 s  npm is not on this machine; no test ran"
+        );
+    }
+
+    #[test]
+    fn what_is_not_built_is_listed_as_such_and_counts_as_skipped() {
+        let rows = rows::all();
+        let listed = list(&rows);
+        assert_eq!(listed.lines().count(), rows.len());
+        assert!(
+            listed
+                .lines()
+                .any(|line| line.starts_with("model ") && line.ends_with("(not built yet)")),
+            "{listed}"
+        );
+
+        let row = rows
+            .iter()
+            .find(|row| matches!(row.work, Work::NotBuilt))
+            .unwrap();
+        let workspace = Workspace::load().unwrap();
+        let interrupt = Interrupt::default();
+        let mut runner = Runner {
+            workspace: &workspace,
+            row,
+            interrupt: &interrupt,
+            report: Report::default(),
+        };
+        runner.work();
+        assert_eq!(runner.report.counts, Counts::SKIPPED);
+    }
+
+    #[test]
+    fn warnings_of_the_compiler_are_noticed() {
+        assert!(has_warnings(
+            "    Checking x\nwarning: `gateway-policy` (lib) generated 1 warning\n"
+        ));
+        assert!(!has_warnings(
+            "    Checking x\nwarning: unused config key `build.x`\n    Finished\n"
+        ));
+    }
+}
