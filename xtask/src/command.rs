@@ -13,11 +13,11 @@ use crate::leftovers::{self, Leftover};
 /// How often the loop looks at the child, the time limit and the interrupt.
 const POLL: Duration = Duration::from_millis(50);
 /// Between asking a group to end and forcing it.
-const ASK_FOR: Duration = Duration::from_secs(5);
+const ASK_FOR: Duration = Duration::from_secs(4);
 /// How long the output may stay open after the leader has ended. Then somebody else holds it.
-const DRAIN_WITHIN: Duration = Duration::from_secs(5);
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 /// How long processes that the command started may take to follow it.
-const LEFTOVERS_WITHIN: Duration = Duration::from_secs(3);
+const LEFTOVERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// Where a line of output came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,7 +261,11 @@ fn wait_for_leftovers(mark: &str, patience: bool) -> Vec<Leftover> {
     }
 }
 
-/// Lets some time pass. This program has no async runtime that a sleeping thread could hold up.
+/// Lets some time pass between two looks at a condition.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this program has no async runtime that a sleeping thread could hold up"
+)]
 pub(crate) fn pause(time: Duration) {
     thread::sleep(time);
 }

@@ -30,7 +30,7 @@ struct Parser<'a> {
     accepted: &'a [&'a str],
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
     /// all ( OR all )*
     fn any(&mut self) -> Option<bool> {
         let mut verdict = self.all()?;
@@ -62,7 +62,7 @@ impl Parser<'_> {
         Some(self.accepted.contains(&licence))
     }
 
-    fn name(&mut self) -> Option<&str> {
+    fn name(&mut self) -> Option<&'a str> {
         let (first, rest) = self.tokens.split_first()?;
         if matches!(*first, "OR" | "AND" | "WITH" | "(" | ")") {
             return None;
