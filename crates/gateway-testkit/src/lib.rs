@@ -1,1 +1,5 @@
-//! testkit
+//! A scripted OpenClaw Gateway, process host and transport to test supervisors and clients against.
+
+pub mod fake_gateway;
+
+pub use fake_gateway::{FakeGateway, FakeGatewayConfig, FakeGatewayFaults, Vintage};
