@@ -23,6 +23,8 @@ use crate::workspace::Workspace;
 const NPM_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// How often the growth of the folder is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(2);
+/// Off a terminal, how often npm's progress is printed.
+const PRINT_EVERY: Duration = Duration::from_secs(5);
 
 /// An OpenClaw that can be used.
 #[derive(Debug)]
@@ -232,15 +234,15 @@ fn install(
     ]);
 
     let label = format!("npm install openclaw@{}", pin.openclaw);
-    let mut progress = Progress::start(&label, MEASURE_EVERY);
+    let mut progress = Progress::start(&label, PRINT_EVERY);
     let mut measured = Instant::now();
     let finished = command::run(npm, NPM_LIMIT, interrupt, |notice| match notice {
         Notice::Line(_, line) => progress.set(line),
         Notice::Tick if measured.elapsed() >= MEASURE_EVERY => {
-            progress.set(&format!(
-                "{} packages unpacked",
-                unpacked(&project.join("node_modules"))
-            ));
+            progress.set(&match unpacked(&project.join("node_modules")) {
+                0 => "fetching packages".to_owned(),
+                count => format!("{count} packages unpacked"),
+            });
             measured = Instant::now();
         }
         Notice::Tick => progress.tick(),

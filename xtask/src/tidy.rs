@@ -198,7 +198,6 @@ fn no_path_of_a_development_machine() {
         .parent()
         .map(|parent| format!("{}/", parent.display()));
     paths.extend(checkout.filter(|path| path.len() > 4));
-    let home = concat!("/ho", "me/");
     let files = text_files(&workspace);
     expect_none(
         "a path that exists on one machine only",
