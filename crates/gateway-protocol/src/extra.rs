@@ -1,6 +1,7 @@
 //! Fields that nobody here knows by name.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
+use core::fmt;
 
 use crate::Payload;
 
@@ -12,18 +13,26 @@ use crate::Payload;
 /// A field that *is* known by name but does not hold what the protocol says (a number where text belongs,
 /// `null` in place of absence) is kept here as well. On encoding, a field in this list takes the place of the
 /// typed one of the same name.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Extra(Vec<(String, Payload)>);
+#[derive(Clone, Default)]
+pub struct Extra(Option<Box<List>>);
+
+/// Behind a pointer, because nearly every message has no extra fields and every message type has this list.
+#[derive(Clone, Default)]
+struct List(Vec<(String, Payload)>);
 
 impl Extra {
     /// An empty list.
     pub const fn new() -> Self {
-        Self(Vec::new())
+        Self(None)
+    }
+
+    fn fields(&self) -> &[(String, Payload)] {
+        self.0.as_deref().map_or(&[], |list| &list.0)
     }
 
     /// The value of a field; of the last one when the name is there more than once, as JavaScript reads it.
     pub fn get(&self, name: &str) -> Option<&Payload> {
-        self.0
+        self.fields()
             .iter()
             .rev()
             .find(|(found, _)| found == name)
@@ -38,35 +47,53 @@ impl Extra {
     /// Sets a field, replacing any earlier value of the same name.
     pub fn insert(&mut self, name: impl Into<String>, value: Payload) {
         let name = name.into();
-        self.0.retain(|(found, _)| *found != name);
-        self.0.push((name, value));
+        self.remove(&name);
+        self.push(name, value);
     }
 
     /// Appends without looking for an earlier field of the same name: decoding must stay linear.
     pub(crate) fn push(&mut self, name: String, value: Payload) {
-        self.0.push((name, value));
+        self.0.get_or_insert_default().0.push((name, value));
     }
 
     /// Takes a field out of the list.
     pub fn remove(&mut self, name: &str) -> Option<Payload> {
         let found = self.get(name).cloned();
-        self.0.retain(|(other, _)| other != name);
+        if found.is_some()
+            && let Some(list) = &mut self.0
+        {
+            list.0.retain(|(other, _)| other != name);
+        }
         found
     }
 
     /// Number of fields.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.fields().len()
     }
 
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.fields().is_empty()
     }
 
     /// The fields in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Payload)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.fields()
+            .iter()
+            .map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+impl PartialEq for Extra {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields() == other.fields()
+    }
+}
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
@@ -91,6 +118,6 @@ impl IntoIterator for Extra {
     type IntoIter = alloc::vec::IntoIter<(String, Payload)>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.0.map_or_else(Vec::new, |list| list.0).into_iter()
     }
 }
