@@ -87,11 +87,29 @@ impl OutputSender {
         self.sender.receiver_count() > 0
     }
 
+    pub(crate) fn downgrade(&self) -> WeakOutputSender {
+        WeakOutputSender(self.sender.downgrade())
+    }
+
     /// One more reader; it sees the lines sent from now on.
     #[must_use]
     pub fn subscribe(&self) -> OutputStream {
         OutputStream {
             receiver: self.sender.subscribe(),
+        }
+    }
+}
+
+/// Makes readers without keeping the streams open.
+#[derive(Debug)]
+pub(crate) struct WeakOutputSender(broadcast::WeakSender<OutputLine>);
+
+impl WeakOutputSender {
+    /// One more reader; a stream that has ended, when the last sender is gone.
+    pub(crate) fn subscribe(&self) -> OutputStream {
+        match self.0.upgrade() {
+            Some(sender) => OutputSender { sender }.subscribe(),
+            None => OutputSender::channel(1).1,
         }
     }
 }

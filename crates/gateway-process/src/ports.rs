@@ -1,8 +1,15 @@
 //! Who listens on a port, whether it can be bound, and finding a free one.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
+#[cfg(target_os = "linux")]
+use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 /// How long reading the operating system's socket table may take.
 pub const PORT_TABLE_DEADLINE: Duration = Duration::from_secs(5);
@@ -56,4 +63,268 @@ pub enum PortError {
         /// The time there was.
         deadline: Duration,
     },
+}
+
+/// Who listens on `port`, on any address, IPv4 and IPv6. Reads the operating system's tables; starts no program.
+///
+/// On Linux a socket whose process cannot be seen (another user's) is listed without pid, so that an occupied port never looks free.
+///
+/// # Errors
+/// [`PortError`] when the tables cannot be read within `deadline`.
+pub async fn port_owners(port: u16, deadline: Duration) -> Result<Vec<PortOwner>, PortError> {
+    match timeout(deadline, spawn_blocking(move || read_owners(port))).await {
+        Ok(Ok(owners)) => owners,
+        Ok(Err(error)) => Err(PortError::Unreadable {
+            port,
+            message: error.to_string(),
+        }),
+        Err(_) => Err(PortError::TimedOut { port, deadline }),
+    }
+}
+
+fn read_owners(port: u16) -> Result<Vec<PortOwner>, PortError> {
+    let all = listeners::get_all().map_err(|error| PortError::Unreadable {
+        port,
+        message: error.to_string(),
+    })?;
+    // A look-up by port alone would also match connected sockets.
+    let mut owners: Vec<_> = all
+        .into_iter()
+        .filter(|listener| {
+            listener.protocol == listeners::Protocol::TCP
+                && listener.state == listeners::SocketState::Listen
+                && listener.socket.port() == port
+        })
+        .map(|listener| PortOwner {
+            pid: Some(listener.process.pid),
+            program: [listener.process.path, listener.process.name]
+                .into_iter()
+                .find(|text| !text.is_empty()),
+            address: listener.socket,
+        })
+        .collect();
+    for address in listening_addresses(port) {
+        if owners.iter().all(|owner| owner.address != address) {
+            owners.push(PortOwner {
+                pid: None,
+                program: None,
+                address,
+            });
+        }
+    }
+    owners.sort_by_key(|owner| (owner.address, owner.pid));
+    Ok(owners)
+}
+
+/// The addresses with a listening socket on `port`, whoever holds it.
+#[cfg(target_os = "linux")]
+fn listening_addresses(port: u16) -> Vec<SocketAddr> {
+    // One of the two may be missing on a machine without that protocol.
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|table| std::fs::read_to_string(table).ok())
+        .flat_map(|table| {
+            table
+                .lines()
+                .filter_map(listening_address)
+                .collect::<Vec<_>>()
+        })
+        .filter(|address| address.port() == port)
+        .collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn listening_addresses(_port: u16) -> Vec<SocketAddr> {
+    Vec::new()
+}
+
+/// The local address in a line of `/proc/net/tcp` or `tcp6` whose state is "listening". Each group of eight digits is a 32-bit word in
+/// the machine's byte order.
+#[cfg(target_os = "linux")]
+fn listening_address(line: &str) -> Option<SocketAddr> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace();
+    let local = fields.nth(1)?;
+    if fields.nth(1)? != LISTEN {
+        return None;
+    }
+    let (address, port) = local.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut words = [0_u8; 16];
+    if !address.is_ascii() || !matches!(address.len(), 8 | 32) {
+        return None;
+    }
+    for (index, bytes) in words
+        .chunks_exact_mut(4)
+        .take(address.len() / 8)
+        .enumerate()
+    {
+        let word = u32::from_str_radix(&address[index * 8..index * 8 + 8], 16).ok()?;
+        bytes.copy_from_slice(&word.to_ne_bytes());
+    }
+    let ip: IpAddr = match address.len() {
+        8 => <[u8; 4]>::try_from(&words[..4]).ok()?.into(),
+        _ => words.into(),
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// A port could not be bound.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// Somebody has it. Ask [`port_owners`] who.
+    #[error("port {} is already in use on {}; stop its holder or choose another port", .address.port(), .address.ip())]
+    InUse {
+        /// The address that could not be bound.
+        address: SocketAddr,
+    },
+    /// The operating system refused for another reason.
+    #[error("cannot bind {address}: {source}; choose another port")]
+    Refused {
+        /// The address that could not be bound.
+        address: SocketAddr,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
+}
+
+/// Tries whether a gateway could listen on `port`: binds the IPv4 loopback address, and the IPv6 one where there is one, and lets go.
+///
+/// # Errors
+/// [`BindError`] naming the address that is taken. Success is a snapshot: somebody may take the port a moment later.
+pub fn check_port_free(port: u16) -> Result<(), BindError> {
+    for address in loopback(port) {
+        match TcpListener::bind(address) {
+            Ok(_) => {}
+            // No IPv6 here, so no conflict on it.
+            Err(error) if address.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(BindError::InUse { address });
+            }
+            Err(source) => {
+                return Err(BindError::Refused {
+                    address,
+                    source: Arc::new(source),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A port that is free on the loopback addresses right now, chosen by the operating system. It is not held: start the gateway soon,
+/// and treat "port in use" as a reason to ask again.
+///
+/// # Errors
+/// [`BindError`] when the operating system gives none that is free on both addresses.
+pub fn reserve_free_port() -> Result<u16, BindError> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let refused = |source| BindError::Refused {
+        address: any,
+        source: Arc::new(source),
+    };
+    let mut last = BindError::InUse { address: any };
+    for _ in 0..16 {
+        let listener = TcpListener::bind(any).map_err(refused)?;
+        let port = listener.local_addr().map_err(refused)?.port();
+        drop(listener);
+        match check_port_free(port) {
+            Ok(()) => return Ok(port),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn loopback(port: u16) -> [SocketAddr; 2] {
+    [
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn socket_table_lines() {
+        let table = [
+            (
+                "0: 0100007F:4965 00000000:0000 0A 00000000:00000000",
+                Some("127.0.0.1:18789"),
+            ),
+            ("1: 00000000:0050 00000000:0000 0A 0", Some("0.0.0.0:80")),
+            ("2: 0100007F:4965 0100007F:1234 01 0", None),
+            (
+                "3: 00000000000000000000000001000000:4965 00000000000000000000000000000000:0000 0A 0",
+                Some("[::1]:18789"),
+            ),
+            ("  sl  local_address rem_address   st tx_queue", None),
+            ("4: 0100007F 00000000:0000 0A 0", None),
+            ("5: 01\u{fc}00007F:4965 00000000:0000 0A 0", None),
+            ("", None),
+        ];
+        if cfg!(target_endian = "little") {
+            for (line, expected) in table {
+                let address = listening_address(line).map(|address| address.to_string());
+                assert_eq!(address.as_deref(), expected, "{line:?}");
+            }
+        }
+    }
+
+    /// Ask for both a listening and a connected socket on the port: only the listening one counts.
+    #[tokio::test]
+    async fn the_owner_of_a_port_is_the_process_that_listens() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let _accepted = listener.accept().unwrap();
+        let owners = port_owners(address.port(), PORT_TABLE_DEADLINE)
+            .await
+            .unwrap();
+        assert_eq!(owners.len(), 1, "{owners:?}");
+        assert_eq!(
+            (owners[0].pid, owners[0].address),
+            (Some(std::process::id()), address)
+        );
+        let program = owners[0].program.as_deref().unwrap();
+        let own = std::env::current_exe().unwrap();
+        assert_eq!(std::path::Path::new(program).file_name(), own.file_name());
+        let text = owners[0].to_string();
+        assert!(
+            text.contains(program) && text.contains(&std::process::id().to_string()),
+            "{text}"
+        );
+
+        drop((listener, _client, _accepted));
+        assert_eq!(
+            port_owners(address.port(), PORT_TABLE_DEADLINE)
+                .await
+                .unwrap(),
+            []
+        );
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let error = check_port_free(address.port()).unwrap_err();
+        assert!(
+            matches!(&error, BindError::InUse { address: taken } if *taken == address),
+            "{error}"
+        );
+        assert!(error.to_string().contains(&address.port().to_string()));
+        drop(listener);
+        check_port_free(address.port()).unwrap();
+    }
+
+    #[test]
+    fn a_free_port_can_be_bound() {
+        let port = reserve_free_port().unwrap();
+        TcpListener::bind(("127.0.0.1", port)).unwrap();
+    }
 }

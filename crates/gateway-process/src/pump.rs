@@ -41,7 +41,7 @@ pub(crate) async fn drain(
     source: OutputSource,
     recent: &RecentLines,
     output: OutputSender,
-    progress: watch::Sender<u64>,
+    progress: &watch::Sender<u64>,
 ) {
     let mut assembler = LineAssembler::default();
     let mut buffer = vec![0; READ_BYTES];
@@ -98,7 +98,7 @@ mod tests {
         let recent = RecentLines::default();
         let (sender, mut stream) = OutputSender::channel(1024);
         let (progress, progressed) = watch::channel(0);
-        drain(bytes, source, &recent, sender, progress).await;
+        drain(bytes, source, &recent, sender, &progress).await;
         let mut lines = Vec::new();
         while let Some(event) = stream.next().await {
             match event {
