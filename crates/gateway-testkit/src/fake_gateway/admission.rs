@@ -106,8 +106,6 @@ pub(super) fn admit(shared: &Shared, params: Option<&Value>, upgrade: &Upgrade) 
             Some(id) if shared.knows_device_token(id, role, &auth) => method = "device-token",
             _ => return Err(unauthorized(shared, &auth, device_id.is_some())),
         }
-    } else if auth.token.is_empty() {
-        method = "password";
     }
 
     let backend = client["id"] == "gateway-client" && client["mode"] == "backend";
@@ -305,7 +303,9 @@ fn pairing_required(
     });
     if let Some(known) = known {
         details["approvedRoles"] = json!([known.role]);
-        details["approvedScopes"] = json!(known.scopes);
+        let mut approved = known.scopes.clone();
+        approved.sort();
+        details["approvedScopes"] = json!(approved);
     }
     Refusal::new("NOT_PAIRED", message).details(details).close(1008, format!("{message} (requestId: {request})"))
 }

@@ -229,7 +229,7 @@ impl Configuration {
         // 2026.9.6 compares only what the patch would change; 2026.3.2 compares as soon as there is a file.
         let guarded = if new { !changed.is_empty() } else { self.raw.is_some() };
         match base_hash {
-            None if guarded && new => {
+            None if new => {
                 let keys: Vec<&str> = patch_map.keys().map(String::as_str).collect();
                 return Err(Failure::invalid(format!(
                     "config base hash required for {}; re-run config.get and retry with baseHash",
@@ -351,6 +351,7 @@ fn changed_paths(before: &Value, after: &Value) -> Vec<String> {
                         (None, Some(Value::Object(new))) if !new.is_empty() => {
                             walk(&path, &Value::Object(Map::new()), &Value::Object(new.clone()), found);
                         }
+                        (None, Some(Value::Object(_))) => {}
                         _ => found.push(path),
                     }
                 }

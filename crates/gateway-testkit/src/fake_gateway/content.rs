@@ -71,7 +71,8 @@ pub(super) fn hello(shared: &Shared, admission: &Admission, connection_id: &str)
         "maxBufferedBytes": 52_428_800,
         "tickIntervalMs": millis(shared.config.tick_interval),
     });
-    if admin {
+    // 2026.3.2 tells everybody.
+    if admin || !new {
         snapshot["configPath"] = json!(shared.configuration().path());
         snapshot["stateDir"] = json!(shared.config.state_dir);
         snapshot["authMode"] = json!("token");
@@ -83,8 +84,10 @@ pub(super) fn hello(shared: &Shared, admission: &Admission, connection_id: &str)
         features["capabilities"] = json!(CAPABILITIES);
         snapshot["suspension"] = json!({"phase": "accepting"});
         snapshot["appliedConfigHash"] = json!(shared.configuration().hash(vintage));
-        snapshot["updateSchedule"] =
-            json!({"channel": "stable", "autoEnabled": false, "install": {"kind": "package"}});
+        if !admission.scopes.is_empty() {
+            snapshot["updateSchedule"] =
+                json!({"channel": "stable", "autoEnabled": false, "install": {"kind": "package"}});
+        }
         policy["attachments"] = json!({"maxBytes": 19_464_192, "maxImageBytes": 6_291_456});
         policy["allowedSessionVisibilities"] = json!(["shared", "read-only", "suggest", "draft"]);
         policy["hasMultipleSessionSharingIdentities"] = json!(false);
@@ -97,10 +100,10 @@ pub(super) fn hello(shared: &Shared, admission: &Admission, connection_id: &str)
         "snapshot": snapshot,
         "policy": policy,
     });
-    if new {
-        payload["pluginSurfaceUrls"] = json!({"canvas": format!("http://127.0.0.1:{port}/__openclaw__/cap/fake")});
-    } else {
+    if !new {
         payload["canvasHostUrl"] = json!(format!("http://127.0.0.1:{port}"));
+    } else if admission.role == "operator" {
+        payload["pluginSurfaceUrls"] = json!({"canvas": format!("http://127.0.0.1:{port}/__openclaw__/cap/fake")});
     }
     if let Some(auth) = auth(shared, admission) {
         payload["auth"] = auth;
@@ -127,7 +130,7 @@ fn auth(shared: &Shared, admission: &Admission) -> Option<Value> {
         if admission.role == "operator" {
             auth["recoveryScope"] = json!("ZmFrZS1yZWNvdmVyeS1zY29wZS1mYWtlLXJlY292ZXI");
         }
-        if admission.device_id.is_some() && admission.role == "operator" {
+        if admission.device_token.is_some() && admission.role == "operator" {
             auth["recoveryMigrationAllowed"] = json!(true);
         }
     }

@@ -56,14 +56,14 @@ impl Vintage {
     }
 }
 
-/// A challenge that is the same on every connection, with the clock set so that it is "now" when the gateway starts.
+/// A challenge that is known beforehand. The server clock is set to its time when it is sent.
 ///
 /// With it a recorded `connect` frame, signature included, can be sent again unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FixedChallenge {
     /// The nonce sent in `connect.challenge`.
     pub nonce: String,
-    /// The server clock at the start, in milliseconds since the Unix epoch.
+    /// The server clock, in milliseconds since the Unix epoch.
     pub ts: u64,
 }
 
@@ -266,8 +266,8 @@ pub struct FakeGatewayConfig {
     pub event_queue: usize,
     /// Devices known from the start.
     pub paired_devices: Vec<PairedDevice>,
-    /// The same challenge for everybody.
-    pub fixed_challenge: Option<FixedChallenge>,
+    /// The challenges of the first sockets, in this order; later ones are random.
+    pub fixed_challenges: Vec<FixedChallenge>,
     /// Faults from the start.
     pub faults: FakeGatewayFaults,
 }
@@ -304,7 +304,7 @@ impl FakeGatewayConfig {
             drain_limit: Duration::from_secs(315),
             event_queue: 1024,
             paired_devices: Vec::new(),
-            fixed_challenge: None,
+            fixed_challenges: Vec::new(),
             faults: FakeGatewayFaults::default(),
         }
     }

@@ -63,9 +63,7 @@ impl FakeGateway {
         let shared = Arc::new(Shared::new(config, commands));
         let listeners = Listeners::bind(shared.config.port, shared.config.ipv6)?;
         shared.set_port(listeners.port);
-        if shared.config.ready_after.is_zero() || !shared.config.vintage.is_new() {
-            shared.set_phase(Phase::Ready);
-        }
+        shared.set_phase(first_phase(&shared.config));
         let (report, outcome) = watch::channel(None);
         let server = Server { shared: Arc::clone(&shared), orders, sessions: JoinSet::new() };
         let task = tokio::spawn(async move {
@@ -248,6 +246,15 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// 2026.3.2 is ready as soon as it listens.
+fn starts_slowly(config: &FakeGatewayConfig) -> bool {
+    config.vintage.is_new() && !config.ready_after.is_zero()
+}
+
+fn first_phase(config: &FakeGatewayConfig) -> Phase {
+    if starts_slowly(config) { Phase::Starting } else { Phase::Ready }
+}
+
 fn tick(shared: &Shared) {
     shared.broadcast("tick", json!({"ts": shared.now_ms()}).to_string(), false);
 }
@@ -275,8 +282,7 @@ impl Server {
                 None => return StopOutcome::PortLost,
             }
             self.shared.new_boot();
-            let starting = self.shared.config.vintage.is_new() && !self.shared.config.ready_after.is_zero();
-            self.shared.set_phase(if starting { Phase::Starting } else { Phase::Ready });
+            self.shared.set_phase(first_phase(&self.shared.config));
             self.shared.count(|statistics| statistics.restarts += 1);
         }
     }
@@ -287,8 +293,7 @@ impl Server {
         let (tick_interval, health_interval) = (config.tick_interval, config.health_interval);
         let mut next_tick = Instant::now() + tick_interval;
         let mut next_health = Instant::now() + health_interval;
-        let mut ready_at =
-            (self.shared.phase() == Phase::Starting).then(|| Instant::now() + self.shared.config.ready_after);
+        let mut ready_at = starts_slowly(config).then(|| Instant::now() + config.ready_after);
         let mut end: Option<(Instant, bool)> = None;
         let mut close: Option<(Instant, u16, String)> = None;
         let mut stalled = self.shared.stalled.subscribe();

@@ -147,7 +147,7 @@ async fn serve_head(
         session.other_service().await
     } else {
         let upgrade = Upgrade {
-            nonce: shared.config.fixed_challenge.as_ref().map_or_else(random_uuid, |fixed| fixed.nonce.clone()),
+            nonce: shared.next_nonce(),
             foreign_origin: head.has_foreign_origin(),
             foreign_host: head.has_foreign_host(),
         };

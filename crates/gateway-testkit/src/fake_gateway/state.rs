@@ -14,7 +14,7 @@ use super::admission::{Admission, Secrets};
 use super::configuration::Configuration;
 use super::content;
 use super::event::{Event, Numbering, StateVersion};
-use super::options::{FakeGatewayConfig, FakeGatewayFaults, PairedDevice};
+use super::options::{FakeGatewayConfig, FakeGatewayFaults, FixedChallenge, PairedDevice};
 
 /// How many `connect` attempts are remembered.
 const REMEMBERED_CONNECTS: usize = 256;
@@ -98,13 +98,22 @@ struct Inner {
     links: HashMap<u64, Link>,
     next_link: u64,
     connects: VecDeque<Value>,
+    fixed_challenges: VecDeque<FixedChallenge>,
+    /// A moment and what the server clock said then.
+    clock: (Instant, u64),
+}
+
+impl Inner {
+    fn now_ms(&self) -> u64 {
+        let (moment, ms) = self.clock;
+        ms.saturating_add(content::millis(moment.elapsed()))
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: FakeGatewayConfig,
     started: Instant,
-    started_ms: u64,
     inner: Mutex<Inner>,
     paired: Mutex<Vec<PairedDevice>>,
     configuration: Mutex<Configuration>,
@@ -121,7 +130,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     pub(super) fn new(config: FakeGatewayConfig, commands: mpsc::Sender<Command>) -> Self {
-        let started_ms = config.fixed_challenge.as_ref().map_or_else(wall_clock_ms, |fixed| fixed.ts);
         let inner = Inner {
             phase: Phase::Starting,
             port: 0,
@@ -136,10 +144,11 @@ impl Shared {
             links: HashMap::new(),
             next_link: 0,
             connects: VecDeque::new(),
+            fixed_challenges: config.fixed_challenges.clone().into(),
+            clock: (Instant::now(), wall_clock_ms()),
         };
         Self {
             started: Instant::now(),
-            started_ms,
             inner: Mutex::new(inner),
             paired: Mutex::new(config.paired_devices.clone()),
             configuration: Mutex::new(Configuration::load(config.config_path.as_deref(), &config.state_dir)),
@@ -152,7 +161,19 @@ impl Shared {
     }
 
     pub(super) fn now_ms(&self) -> u64 {
-        self.started_ms.saturating_add(self.uptime_ms())
+        lock(&self.inner).now_ms()
+    }
+
+    /// The nonce of the next socket.
+    pub(super) fn next_nonce(&self) -> String {
+        let mut inner = lock(&self.inner);
+        match inner.fixed_challenges.pop_front() {
+            Some(fixed) => {
+                inner.clock = (Instant::now(), fixed.ts);
+                fixed.nonce
+            }
+            None => random_uuid(),
+        }
     }
 
     pub(super) fn uptime_ms(&self) -> u64 {
@@ -289,7 +310,7 @@ impl Shared {
     /// The presence list as it is now.
     pub(super) fn presence(&self) -> Vec<Value> {
         let inner = lock(&self.inner);
-        let now = self.now_ms();
+        let now = inner.now_ms();
         let own = content::own_presence(self.config.vintage, &inner.boot_id, now);
         let mut ids: Vec<&u64> = inner.links.keys().collect();
         ids.sort_unstable();
