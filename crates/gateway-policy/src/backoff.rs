@@ -149,8 +149,20 @@ mod tests {
         let config = ReconnectConfig::default();
         let second = Duration::from_secs(1);
         let table = [
-            (facts(true, false, 0), Schedule { attempt: 1, delay: second }),
-            (facts(true, false, 9), Schedule { attempt: 10, delay: 30 * second }),
+            (
+                facts(true, false, 0),
+                Schedule {
+                    attempt: 1,
+                    delay: second,
+                },
+            ),
+            (
+                facts(true, false, 9),
+                Schedule {
+                    attempt: 10,
+                    delay: 30 * second,
+                },
+            ),
             (facts(true, false, 10), GiveUp { attempts: 10 }),
             (facts(true, false, u32::MAX), GiveUp { attempts: u32::MAX }),
             (facts(true, true, 10), AlreadyScheduled),

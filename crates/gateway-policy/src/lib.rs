@@ -5,22 +5,22 @@
 extern crate alloc;
 
 pub mod backoff;
-//pub mod budget;
+pub mod budget;
 pub mod epoch;
-//pub mod failure;
-//pub mod lifecycle;
+pub mod failure;
+pub mod lifecycle;
 pub mod liveness;
 pub mod readiness;
 pub mod repair;
-//pub mod restart;
-//pub mod status;
+pub mod restart;
+pub mod status;
 pub mod stderr;
 mod time;
 
 pub use backoff::{ReconnectConfig, ReconnectDecision};
 pub use epoch::Epoch;
-//pub use failure::{Failure, FailureClass};
-//pub use lifecycle::{Effect, Input, Lifecycle, LifecycleConfig, Observation};
-//pub use status::{GatewayState, GatewayStatus, Phase};
+pub use failure::{Failure, FailureClass};
+pub use lifecycle::{Effect, Input, Lifecycle, LifecycleConfig, Observation};
+pub use status::{GatewayState, GatewayStatus, Phase};
 pub use stderr::StderrLevel;
 pub use time::Time;

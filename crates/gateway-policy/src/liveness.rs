@@ -36,8 +36,11 @@ impl LivenessConfig {
     /// How much silence is normal for a gateway that advertises this tick interval.
     #[must_use]
     pub fn silence_limit(&self, tick: Option<Duration>) -> Duration {
-        let tick = tick.filter(|tick| !tick.is_zero()).unwrap_or(self.default_tick);
-        tick.saturating_mul(self.silent_ticks.max(1)).max(self.least_silence)
+        let tick = tick
+            .filter(|tick| !tick.is_zero())
+            .unwrap_or(self.default_tick);
+        tick.saturating_mul(self.silent_ticks.max(1))
+            .max(self.least_silence)
     }
 }
 
@@ -90,12 +93,16 @@ pub enum Verdict {
 #[must_use]
 pub fn assess(evidence: Evidence, limit: Duration) -> Verdict {
     match evidence.verification {
-        Verification::Answered => Verdict::Alive { look_again_in: limit },
+        Verification::Answered => Verdict::Alive {
+            look_again_in: limit,
+        },
         Verification::Unanswered => Verdict::Unresponsive,
         Verification::NotAsked if evidence.silence < limit => Verdict::Alive {
             look_again_in: limit - evidence.silence,
         },
-        Verification::NotAsked if evidence.silence.saturating_sub(evidence.suspended) < limit => Verdict::Suspended,
+        Verification::NotAsked if evidence.silence.saturating_sub(evidence.suspended) < limit => {
+            Verdict::Suspended
+        }
         Verification::NotAsked => Verdict::Silent,
     }
 }
@@ -120,13 +127,43 @@ mod tests {
         use Verification::{Answered, NotAsked, Unanswered};
         let seconds = Duration::from_secs;
         let table = [
-            ("fresh", evidence(0, 0, NotAsked), Verdict::Alive { look_again_in: LIMIT }),
-            ("one tick", evidence(30, 0, NotAsked), Verdict::Alive { look_again_in: seconds(30) }),
+            (
+                "fresh",
+                evidence(0, 0, NotAsked),
+                Verdict::Alive {
+                    look_again_in: LIMIT,
+                },
+            ),
+            (
+                "one tick",
+                evidence(30, 0, NotAsked),
+                Verdict::Alive {
+                    look_again_in: seconds(30),
+                },
+            ),
             ("at the limit", evidence(60, 0, NotAsked), Verdict::Silent),
-            ("ten minutes asleep", evidence(600, 595, NotAsked), Verdict::Suspended),
-            ("asleep, then silent", evidence(700, 600, NotAsked), Verdict::Silent),
-            ("silent but answering", evidence(100, 0, Answered), Verdict::Alive { look_again_in: LIMIT }),
-            ("silent and mute", evidence(65, 0, Unanswered), Verdict::Unresponsive),
+            (
+                "ten minutes asleep",
+                evidence(600, 595, NotAsked),
+                Verdict::Suspended,
+            ),
+            (
+                "asleep, then silent",
+                evidence(700, 600, NotAsked),
+                Verdict::Silent,
+            ),
+            (
+                "silent but answering",
+                evidence(100, 0, Answered),
+                Verdict::Alive {
+                    look_again_in: LIMIT,
+                },
+            ),
+            (
+                "silent and mute",
+                evidence(65, 0, Unanswered),
+                Verdict::Unresponsive,
+            ),
         ];
         for (name, evidence, verdict) in table {
             assert_eq!(assess(evidence, LIMIT), verdict, "{name}");
@@ -137,9 +174,19 @@ mod tests {
     fn the_limit_follows_the_advertised_tick() {
         let config = LivenessConfig::default();
         let seconds = Duration::from_secs;
-        let table = [(None, 60), (Some(0), 60), (Some(1), 10), (Some(30), 60), (Some(45), 90)];
+        let table = [
+            (None, 60),
+            (Some(0), 60),
+            (Some(1), 10),
+            (Some(30), 60),
+            (Some(45), 90),
+        ];
         for (tick, limit) in table {
-            assert_eq!(config.silence_limit(tick.map(seconds)), seconds(limit), "{tick:?}");
+            assert_eq!(
+                config.silence_limit(tick.map(seconds)),
+                seconds(limit),
+                "{tick:?}"
+            );
         }
     }
 

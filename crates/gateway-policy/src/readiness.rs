@@ -120,7 +120,12 @@ mod tests {
     fn advice_is_kept_in_bounds() {
         let config = ReadinessConfig::default();
         let millis = Duration::from_millis;
-        let table = [(None, 500), (Some(500), 500), (Some(0), 100), (Some(60_000), 2_000)];
+        let table = [
+            (None, 500),
+            (Some(500), 500),
+            (Some(0), 100),
+            (Some(60_000), 2_000),
+        ];
         for (advised, expected) in table {
             assert_eq!(config.advised(advised.map(millis)), millis(expected));
         }

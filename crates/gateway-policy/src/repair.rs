@@ -31,7 +31,11 @@ pub fn any_config_invalid_signal<'a>(lines: impl IntoIterator<Item = &'a str>) -
     lines.into_iter().any(config_invalid_signal)
 }
 
-fn stands_as_words<'a>(line: &str, length: usize, mut matches: impl Iterator<Item = (usize, &'a str)>) -> bool {
+fn stands_as_words<'a>(
+    line: &str,
+    length: usize,
+    mut matches: impl Iterator<Item = (usize, &'a str)>,
+) -> bool {
     matches.any(|(start, _)| is_boundary(line, start) && is_boundary(line, start + length))
 }
 
@@ -70,7 +74,11 @@ impl RepairBudget {
     /// A fresh budget under the given switch.
     #[must_use]
     pub fn new(enabled: bool) -> Self {
-        if enabled { Self::Unused } else { Self::Disabled }
+        if enabled {
+            Self::Unused
+        } else {
+            Self::Disabled
+        }
     }
 
     /// Takes the one repair when it is there; `true` means: run it now.
@@ -93,7 +101,7 @@ impl RepairBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::format;
+    use alloc::{format, string::String};
     use proptest::prelude::*;
 
     #[test]
@@ -124,7 +132,10 @@ mod tests {
     #[test]
     fn one_repair_per_episode() {
         let mut budget = RepairBudget::new(true);
-        assert_eq!([budget.take(), budget.take(), budget.take()], [true, false, false]);
+        assert_eq!(
+            [budget.take(), budget.take(), budget.take()],
+            [true, false, false]
+        );
         budget.refill();
         assert!(budget.take());
         let mut off = RepairBudget::new(false);

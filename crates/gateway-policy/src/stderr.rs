@@ -64,7 +64,11 @@ const RULES: &[Rule] = &[
 pub fn classify(line: &str) -> StderrLevel {
     RULES
         .iter()
-        .find(|rule| rule.fragments.iter().all(|fragment| line.contains(fragment)))
+        .find(|rule| {
+            rule.fragments
+                .iter()
+                .all(|fragment| line.contains(fragment))
+        })
         .map_or(StderrLevel::Warn, |rule| rule.level)
 }
 
