@@ -148,11 +148,20 @@ pub(crate) fn unsigned(raw: &str) -> Option<u64> {
     raw.parse().ok()
 }
 
-/// The value of any raw JSON number.
+/// The value of any raw JSON number that `f64` can hold.
+///
+/// serde_json's own reading of fractions may be off in the last digit, which would make two ids differ.
 pub(crate) fn number(raw: &str) -> Option<Number> {
-    match JsonKind::of(raw) {
-        Some(JsonKind::Number) => serde_json::from_str(raw).ok(),
-        _ => None,
+    if JsonKind::of(raw) != Some(JsonKind::Number) {
+        return None;
+    }
+    if let Ok(value) = raw.parse::<u64>() {
+        return Some(value.into());
+    }
+    match raw.parse::<i64>() {
+        // `-0` is the float, as in JavaScript.
+        Ok(value) if value != 0 => Some(value.into()),
+        _ => Number::from_f64(raw.parse().ok()?),
     }
 }
 
