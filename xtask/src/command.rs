@@ -261,11 +261,7 @@ fn wait_for_leftovers(mark: &str, patience: bool) -> Vec<Leftover> {
     }
 }
 
-/// Lets some time pass between two looks at a condition.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this program has no async runtime that a sleeping thread could hold up"
-)]
+/// Lets some time pass between two looks at a condition. There is no async runtime here that this could hold up.
 pub(crate) fn pause(time: Duration) {
     thread::sleep(time);
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 const REDRAW: Duration = Duration::from_millis(200);
 /// Columns that a redrawn line may take; a longer one would wrap and could not be redrawn.
 const WIDTH: usize = 79;
+/// Characters of a plain line; the latest output of a command may be of any length.
+const LONGEST: usize = 200;
 
 /// The progress line of one piece of work.
 #[derive(Debug)]
@@ -65,6 +67,7 @@ impl Progress {
         self.printed = Instant::now();
         let line = line(&self.label, self.elapsed(), &self.latest);
         if self.terminal {
+            let line: String = line.chars().take(WIDTH).collect();
             eprint!("\r\x1b[2K{line}");
             // Nothing depends on the line being seen.
             let _ = stderr().flush();
@@ -88,7 +91,7 @@ fn line(label: &str, elapsed: Duration, latest: &str) -> String {
         elapsed.as_secs(),
         latest.replace(char::is_control, " ")
     );
-    line.trim_end().chars().take(WIDTH).collect()
+    line.trim_end().chars().take(LONGEST).collect()
 }
 
 #[cfg(test)]
@@ -96,13 +99,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_never_wraps_and_holds_no_control_characters() {
+    fn a_line_is_bounded_and_holds_no_control_characters() {
         let shown = line(
             "row",
             Duration::from_millis(12_900),
             &"a\tb\x1b[1m".repeat(60),
         );
-        assert_eq!(shown.chars().count(), WIDTH);
+        assert_eq!(shown.chars().count(), LONGEST);
         assert!(shown.starts_with("row: 12 s  a b"), "{shown}");
         assert!(!shown.contains(char::is_control));
         assert_eq!(line("row", Duration::ZERO, ""), "row: 0 s");

@@ -95,7 +95,6 @@ pub(crate) fn ensure(
     pin: &Pin,
     interrupt: &Interrupt,
 ) -> Result<Provisioned, ProvisionError> {
-    let started = Instant::now();
     let node_package = pins::node_package(consts::OS, consts::ARCH).ok_or_else(|| {
         ProvisionError::Impossible(format!(
             "no Node package is known for {} on {}; install OpenClaw {} by hand and point the program at it",
@@ -112,6 +111,7 @@ pub(crate) fn ensure(
     fs::create_dir_all(&folder).map_err(|error| cannot("create", &folder, error))?;
     let _lock = lock(&folder.join(format!("{}.lock", pin.openclaw)), interrupt)?;
 
+    let started = Instant::now();
     let checked = installation::check(&project, pin, node_package);
     let defect = match checked {
         Ok(installation) => {

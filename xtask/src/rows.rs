@@ -54,7 +54,7 @@ pub(crate) fn all() -> Vec<Row> {
     let tests = |package, arguments| Work::Tests {
         package,
         arguments,
-        limit: minutes(15),
+        limit: minutes(8),
     };
 
     let mut rows = vec![
