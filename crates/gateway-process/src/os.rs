@@ -370,6 +370,8 @@ impl Owner {
     async fn until_exit(&mut self) {
         let shared = &self.shared;
         let mut requested = shared.force_at.subscribe();
+        // A request may have come before this task had its first turn.
+        requested.mark_changed();
         let mut force_at = None;
         let mut asked = false;
         let mut forced = false;

@@ -7,8 +7,8 @@ use gateway_policy::stderr::StderrLevel;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-/// Lines kept for a reader that is behind, by default. At the longest line that is 8 MiB for one child.
-pub const OUTPUT_QUEUE_LINES: usize = 512;
+/// Lines kept for a reader that is behind, by default. With lines of the greatest length that is 16 MiB.
+pub const OUTPUT_QUEUE_LINES: usize = 1024;
 
 /// Which pipe a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

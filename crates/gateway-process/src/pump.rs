@@ -13,8 +13,11 @@ use crate::output::{OutputLine, OutputSender, OutputSource};
 /// How many of the last lines of stderr are kept for the diagnosis of a failure.
 pub const RECENT_STDERR_LINES: usize = 120;
 
-/// One read takes what the pipe holds: 64 KiB is the usual capacity of a pipe.
-const READ_BYTES: usize = 64 * 1024;
+/// How much one read takes. With lines of 32 bytes and more, one read of each pipe fits into a reader's queue.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Half of what the runtime lets a task receive in one turn.
+const LINES_PER_TURN: u64 = 64;
 
 /// The last lines of stderr. Blank lines are not recorded.
 #[derive(Debug, Default)]
@@ -46,12 +49,13 @@ pub(crate) async fn drain(
     let mut assembler = LineAssembler::default();
     let mut buffer = vec![0; READ_BYTES];
     let deliver = |line: Line| {
-        let level = match source {
-            OutputSource::Stdout => StderrLevel::Quiet,
-            OutputSource::Stderr => classify(&line.text),
-        };
         let record = source == OutputSource::Stderr && !line.text.trim_start().is_empty();
         if output.has_readers() {
+            // The dearest step per line, so only for somebody who wants to know.
+            let level = match source {
+                OutputSource::Stdout => StderrLevel::Quiet,
+                OutputSource::Stderr => classify(&line.text),
+            };
             output.send(OutputLine {
                 stream: source,
                 text: line.text.clone(),
@@ -80,6 +84,13 @@ pub(crate) async fn drain(
         // Once per chunk: a watch costs a lock, and nobody needs to know about each line of a flood.
         if lines > 0 {
             progress.send_modify(|total| *total += lines);
+        }
+        // A flood keeps the pipe ready for ever, and a task may take only so many lines per turn before the runtime makes it
+        // wait. On a runtime with one thread readers keep up only when they get that many turns.
+        if output.has_readers() {
+            for _ in 0..=lines / LINES_PER_TURN {
+                tokio::task::yield_now().await;
+            }
         }
     }
     assembler.finish(|line| {

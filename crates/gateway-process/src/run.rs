@@ -14,7 +14,7 @@ use crate::terminate::{TerminateError, Termination};
 /// How many of the last lines of output a report keeps, both pipes together.
 pub const REPORT_LINES: usize = 120;
 
-/// What is asked of a program whose time is over before it is forced.
+/// How long a program whose time is over may take to end by itself, but never longer than the time it had.
 const ASK_FOR: Duration = Duration::from_secs(5);
 
 /// What a finished program left to read.
@@ -95,7 +95,8 @@ pub async fn run_to_end<H: ProcessHost + ?Sized>(
     if let Ok(exit) = finished {
         return Ok(tail.report(exit));
     }
-    let request = Termination::new(TerminationReason::DeadlineExceeded).ask_for(ASK_FOR);
+    let request =
+        Termination::new(TerminationReason::DeadlineExceeded).ask_for(ASK_FOR.min(deadline));
     let ended = child.terminate(request).await;
     let command = spec.to_string();
     match ended {
