@@ -39,8 +39,10 @@ mod session;
 mod state;
 
 pub use configuration::{ConfigProblem, check_configuration};
+pub(crate) use configuration::{ROOT_KEYS, lookup};
+pub(crate) use state::random_token;
 pub use options::{
-    ChallengeFault, FakeGatewayConfig, FakeGatewayError, FakeGatewayFaults, FixedChallenge, PairedDevice, Refusal,
+    ChallengeFault, FakeGatewayConfig, FakeGatewayError, FakeGatewayFaults, FixedChallenge, LogHook, PairedDevice, Refusal,
     Vintage,
 };
 pub use server::{FakeGateway, StopOutcome};

@@ -1,7 +1,9 @@
 //! What a fake gateway is told before it starts, and the faults it can be told at any time.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -85,7 +87,8 @@ pub struct PairedDevice {
 }
 
 /// An answer to `connect` that is not `hello-ok`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Refusal {
     /// `error.code`.
     pub code: String,
@@ -146,8 +149,15 @@ impl Refusal {
     }
 }
 
+impl Default for Refusal {
+    fn default() -> Self {
+        Self::new("UNAVAILABLE", "refused by the test")
+    }
+}
+
 /// What is wrong with `connect.challenge`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ChallengeFault {
     /// Nothing.
     #[default]
@@ -163,7 +173,10 @@ pub enum ChallengeFault {
 }
 
 /// Things a gateway never does when it is well. All off by default; a change holds for sockets accepted after it.
-#[derive(Clone, Debug, Default)]
+///
+/// As JSON the fields keep their names; waits end in `_ms` and are numbers.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FakeGatewayFaults {
     /// Accept TCP and then say nothing, not even the upgrade.
     pub silent_after_accept: bool,
@@ -172,6 +185,7 @@ pub struct FakeGatewayFaults {
     /// What is wrong with the challenge.
     pub challenge: ChallengeFault,
     /// Wait this long before the challenge.
+    #[serde(rename = "challenge_delay_ms", with = "millis")]
     pub challenge_delay: Duration,
     /// Refuse every good `connect` with this.
     pub refuse: Option<Refusal>,
@@ -180,6 +194,7 @@ pub struct FakeGatewayFaults {
     /// Take `connect` and never answer.
     pub silent_after_connect: bool,
     /// Wait this long before `hello-ok`.
+    #[serde(rename = "hello_delay_ms", with = "millis")]
     pub hello_delay: Duration,
     /// Answer `connect` with this payload instead of a good one.
     pub hello_payload: Option<Value>,
@@ -193,6 +208,43 @@ pub struct FakeGatewayFaults {
     pub ignore_requests: bool,
     /// Send no `tick` events.
     pub no_ticks: bool,
+}
+
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+/// Is told what a gateway would log: a subsystem and a sentence.
+#[derive(Clone, Default)]
+pub struct LogHook(Option<Arc<dyn Fn(&str, &str) + Send + Sync>>);
+
+impl LogHook {
+    /// Calls `hook` with subsystem and message for every line, on the gateway's own thread.
+    pub fn new(hook: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(hook)))
+    }
+
+    pub(super) fn line(&self, subsystem: &str, message: &str) {
+        if let Some(hook) = &self.0 {
+            hook(subsystem, message);
+        }
+    }
+}
+
+impl fmt::Debug for LogHook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.0.is_some() { "LogHook(set)" } else { "LogHook(none)" })
+    }
 }
 
 /// Why a fake gateway could not start.
@@ -268,6 +320,8 @@ pub struct FakeGatewayConfig {
     pub paired_devices: Vec<PairedDevice>,
     /// The challenges of the first sockets, in this order; later ones are random.
     pub fixed_challenges: Vec<FixedChallenge>,
+    /// Is told what a gateway would log. Default nobody.
+    pub log: LogHook,
     /// Faults from the start.
     pub faults: FakeGatewayFaults,
 }
@@ -305,6 +359,7 @@ impl FakeGatewayConfig {
             event_queue: 1024,
             paired_devices: Vec::new(),
             fixed_challenges: Vec::new(),
+            log: LogHook::default(),
             faults: FakeGatewayFaults::default(),
         }
     }

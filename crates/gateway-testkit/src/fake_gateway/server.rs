@@ -224,6 +224,12 @@ impl Listeners {
         Ok(Self { v4, v6, port })
     }
 
+    fn describe(&self) -> String {
+        let (port, pid) = (self.port, std::process::id());
+        let v6 = if self.v6.is_some() { format!(", ws://[::1]:{port}") } else { String::new() };
+        format!("listening on ws://127.0.0.1:{port}{v6} (PID {pid})")
+    }
+
     async fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = match &self.v6 {
             Some(v6) => tokio::select! {
@@ -290,6 +296,10 @@ impl Server {
     /// Serves until somebody wants it to end; says whether it is to come back.
     async fn serve(&mut self, listeners: &Listeners) -> bool {
         let config = &self.shared.config;
+        config.log.line("gateway", &listeners.describe());
+        if !starts_slowly(config) {
+            config.log.line("gateway", "ready");
+        }
         let (tick_interval, health_interval) = (config.tick_interval, config.health_interval);
         let mut next_tick = Instant::now() + tick_interval;
         let mut next_health = Instant::now() + health_interval;
@@ -327,6 +337,7 @@ impl Server {
                     // Somebody may have set the phase by hand meanwhile.
                     if self.shared.phase() == Phase::Starting {
                         self.shared.set_phase(Phase::Ready);
+                        self.shared.config.log.line("gateway", "ready");
                     }
                 }
                 () = sleep_until(next_tick) => {
@@ -348,6 +359,8 @@ impl Server {
     /// The last words: 2026.9.6 first waits for agent runs.
     async fn announce_end(&mut self, restart: bool) {
         let new = self.shared.config.vintage.is_new();
+        let what = if restart { "restarting" } else { "shutting down" };
+        self.shared.config.log.line("gateway", &format!("signal received; {what}"));
         let mut runs = self.shared.runs.subscribe();
         if new && *runs.borrow() > 0 {
             self.shared.set_phase(Phase::Draining);
@@ -363,21 +376,25 @@ impl Server {
         self.shared.close_all(1012, "service restart", new);
     }
 
-    /// Waits for the sockets to end; those that never connected only as long as the release does.
+    /// Waits for the sockets to end; for those that never connected only as long as the release does.
     async fn finish_sessions(&mut self) {
         const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-        let linger = self.shared.config.unauthenticated_linger;
-        let deadline = Instant::now() + if self.unauthenticated() { linger.max(CLOSE_LIMIT) } else { CLOSE_LIMIT };
-        let all = async { while self.sessions.join_next().await.is_some() {} };
-        tokio::select! {
-            () = all => {}
-            () = sleep_until(deadline) => {}
+        self.shared.closing.send_modify(|count| *count += 1);
+        let cut = Instant::now() + self.shared.config.unauthenticated_linger;
+        let give_up = cut.max(Instant::now() + CLOSE_LIMIT);
+        let mut waiting = !self.shared.config.vintage.is_new();
+        loop {
+            tokio::select! {
+                ended = self.sessions.join_next() => if ended.is_none() {
+                    return;
+                },
+                () = sleep_until(cut), if waiting => {
+                    waiting = false;
+                    self.shared.drop_unauthenticated();
+                }
+                () = sleep_until(give_up) => return self.sessions.shutdown().await,
+            }
         }
-        self.sessions.shutdown().await;
-    }
-
-    fn unauthenticated(&self) -> bool {
-        self.shared.statistics.borrow().unauthenticated > 0
     }
 }
 

@@ -66,13 +66,21 @@ impl From<WsError> for End {
 pub(super) async fn run(shared: Arc<Shared>, mut stream: TcpStream) {
     let faults = shared.faults();
     let cut = Arc::new(Notify::new());
-    if faults.silent_after_accept {
-        discard(&mut stream).await;
-        return;
-    }
-    let head = timeout(shared.config.handshake_timeout, http::read_head(&mut stream)).await;
-    let Ok(Ok(Some(head))) = head else { return };
-    unstalled(&shared).await;
+    let mut closing = shared.closing.subscribe();
+    let head = async {
+        if faults.silent_after_accept {
+            discard(&mut stream).await;
+            return None;
+        }
+        let head = timeout(shared.config.handshake_timeout, http::read_head(&mut stream)).await;
+        unstalled(&shared).await;
+        head.ok()?.ok()?
+    };
+    let head = tokio::select! {
+        head = head => head,
+        _ = closing.changed() => None,
+    };
+    let Some(head) = head else { return };
     let serve = serve_head(&shared, faults, stream, head, &cut);
     tokio::select! {
         () = cut.notified() => {}

@@ -119,6 +119,8 @@ pub(super) struct Shared {
     configuration: Mutex<Configuration>,
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) stalled: watch::Sender<bool>,
+    /// Changes when the listeners close; connections that are not WebSockets yet end with them.
+    pub(super) closing: watch::Sender<u64>,
     pub(super) statistics: watch::Sender<FakeGatewayStatistics>,
     pub(super) runs: watch::Sender<usize>,
 }
@@ -154,6 +156,7 @@ impl Shared {
             configuration: Mutex::new(Configuration::load(config.config_path.as_deref(), &config.state_dir)),
             commands,
             stalled: watch::Sender::new(false),
+            closing: watch::Sender::default(),
             statistics: watch::Sender::default(),
             runs: watch::Sender::default(),
             config,
@@ -368,6 +371,13 @@ impl Shared {
         }
     }
 
+    /// Cuts the sockets that never connected.
+    pub(super) fn drop_unauthenticated(&self) {
+        for link in lock(&self.inner).links.values().filter(|link| link.admission.is_none()) {
+            link.cut.notify_one();
+        }
+    }
+
     /// Cuts every TCP connection that belongs to a WebSocket.
     pub(super) fn drop_all(&self) {
         for link in lock(&self.inner).links.values() {
@@ -392,6 +402,7 @@ impl Registration {
             link.admission = Some(admission);
         }
         drop(inner);
+        self.shared.config.log.line("ws", &format!("client connected conn={}", self.id));
         self.shared.count(|statistics| {
             statistics.hellos += 1;
             statistics.connected += 1;
@@ -415,6 +426,9 @@ impl Drop for Registration {
                 statistics.unauthenticated -= 1;
             }
         });
+        if admission.is_some() {
+            self.shared.config.log.line("ws", &format!("client disconnected conn={}", self.id));
+        }
         if let Some(admission) = admission.filter(|admission| is_announced(&self.shared, admission)) {
             self.shared.broadcast_presence(Some(&admission));
         }
@@ -447,6 +461,6 @@ pub(super) fn random_uuid() -> String {
 }
 
 /// 43 characters, like the gateway's device tokens.
-pub(super) fn random_token() -> String {
+pub(crate) fn random_token() -> String {
     Base64UrlUnpadded::encode_string(&random_bytes::<32>())
 }
