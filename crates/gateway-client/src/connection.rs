@@ -164,7 +164,7 @@ impl Connection {
         }
         let (commands, queue) = mpsc::channel(options.command_queue.max(1));
         let (close, close_requests) = watch::channel(None);
-        tokio::spawn(socket::run(
+        tokio::spawn(socket::task(
             established.pair,
             queue,
             close_requests,

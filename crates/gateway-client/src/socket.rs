@@ -348,14 +348,27 @@ enum Goodbye {
     Broken(u16),
 }
 
-/// The task: runs until the connection has ended and the socket is closed.
-pub(crate) async fn run(
+/// The task: runs until the connection has ended and the socket is closed. Dropping it ends the connection too,
+/// even before it ran for the first time.
+pub(crate) fn task(
+    pair: TransportPair,
+    commands: mpsc::Receiver<Command>,
+    close_requests: watch::Receiver<Option<CloseRequest>>,
+    shared: Arc<Shared>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let will = LastWill(shared.clone());
+    async move {
+        run(pair, commands, close_requests, &shared).await;
+        drop(will);
+    }
+}
+
+async fn run(
     pair: TransportPair,
     mut commands: mpsc::Receiver<Command>,
     mut close_requests: watch::Receiver<Option<CloseRequest>>,
-    shared: Arc<Shared>,
+    shared: &Shared,
 ) {
-    let will = LastWill(shared.clone());
     let TransportPair {
         mut sink,
         mut stream,
@@ -363,8 +376,8 @@ pub(crate) async fn run(
     let mut shutdown = None;
 
     let (mut disconnected, goodbye) = {
-        let writing = write(&mut *sink, &mut commands, &shared);
-        let reading = read(&mut *stream, &shared, &mut shutdown);
+        let writing = write(&mut *sink, &mut commands, shared);
+        let reading = read(&mut *stream, shared, &mut shutdown);
         let closing = wish_to_close(&mut close_requests);
         tokio::pin!(writing, reading, closing);
         tokio::select! {
@@ -394,7 +407,6 @@ pub(crate) async fn run(
     say_goodbye(&mut *sink, &mut *stream, goodbye).await;
     drop((sink, stream));
     shared.socket_gone();
-    drop(will);
 }
 
 async fn wish_to_close(requests: &mut watch::Receiver<Option<CloseRequest>>) -> CloseRequest {
