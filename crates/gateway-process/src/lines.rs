@@ -145,9 +145,12 @@ mod tests {
         lines
     }
 
+    /// Bytes, and the lines in them with the mark of those that were cut.
+    type Case = (&'static [u8], &'static [(&'static str, bool)]);
+
     #[test]
     fn table() {
-        let table: &[(&[u8], &[(&str, bool)])] = &[
+        let table: &[Case] = &[
             (b"", &[]),
             (b"\n", &[("", false)]),
             (b"a", &[("a", false)]),
