@@ -126,6 +126,13 @@ impl ConnectOptions {
         self
     }
 
+    /// Sets the secrets.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
     /// Sets where the secrets are read at each handshake.
     #[must_use]
     pub fn with_credential_source(mut self, source: Arc<dyn CredentialSource>) -> Self {
