@@ -1,1 +1,26 @@
-//! manager
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+pub mod builder;
+mod causes;
+mod driver;
+pub mod error;
+pub mod events;
+pub mod handle;
+pub mod health;
+pub mod hooks;
+pub mod journal;
+mod launch;
+
+pub use builder::{GatewayManagerBuilder, PortChoice};
+pub use error::{BuildError, ManagerError};
+pub use events::{EventSubscription, GatewayEvent};
+pub use gateway_client::{CallOptions, RpcError};
+pub use gateway_policy::lifecycle::{AttachMode, LifecycleConfig};
+pub use gateway_policy::status::{GatewayState, GatewayStatus, Phase};
+pub use gateway_policy::{Failure, FailureClass};
+pub use gateway_process::OpenClaw;
+pub use handle::GatewayManager;
+pub use health::Health;
+pub use hooks::{HookError, LaunchContext, PreparationHook};
+pub use journal::{JournalEntry, Occurrence};

@@ -9,10 +9,11 @@ use crate::readiness::ReadinessConfig;
 /// What to do about a gateway that is already there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AttachMode {
-    /// Never use it: the port is held by somebody else.
+    /// Never use it: the port is held by somebody else. The default, for attaching means to show our token to whoever
+    /// listens there.
+    #[default]
     Never,
     /// Use it when it is there, launch one when it is not.
-    #[default]
     IfPresent,
     /// Only ever use one that is there; launch nothing.
     Only,
@@ -22,7 +23,7 @@ pub enum AttachMode {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct LifecycleConfig {
-    /// What to do about a gateway that is already there. Default: use it.
+    /// What to do about a gateway that is already there. Default: leave it alone and say who holds the port.
     pub attach: AttachMode,
     /// Back-off of launches and of connections.
     pub reconnect: ReconnectConfig,

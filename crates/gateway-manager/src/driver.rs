@@ -1,0 +1,361 @@
+//! The one loop: takes commands and observations, feeds the lifecycle machine, performs its effects.
+//!
+//! It decides nothing. Everything that may take time runs in a task that the loop owns and that reports back with the epoch of its
+//! effect; dropping the loop drops its tasks, sockets and child.
+
+mod effects;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_client::{Connection, DeviceIdentity, Disconnected, Endpoint};
+use gateway_policy::status::{GatewayStatus, SessionFacts, Ticket, TicketOutcome};
+use gateway_policy::{Epoch, Failure, Input, Lifecycle, Observation, Phase, Time};
+use gateway_process::{ChildExit, ManagedChild, RepairError, RepairOutcome};
+use secrecy::SecretString;
+use tokio::sync::{OnceCell, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::builder::{PortChoice, Settings};
+use crate::causes;
+use crate::events::{EventBus, GatewayEvent};
+use crate::hooks::PreparationHook;
+use crate::journal::{Journal, Occurrence};
+use crate::launch::LaunchRecord;
+
+/// How many reports of tasks may wait for the loop; a task that reports more waits for room.
+const REPORT_QUEUE: usize = 256;
+
+/// A command of a handle.
+pub(crate) struct Command {
+    pub(crate) verb: Verb,
+    pub(crate) reply: oneshot::Sender<TicketOutcome>,
+}
+
+/// What a handle can ask for.
+pub(crate) enum Verb {
+    Start,
+    Stop,
+    Restart,
+    RestartDebounced { delay: Duration },
+}
+
+/// Where the loop writes what handles read.
+pub(crate) struct Outputs {
+    pub(crate) status: watch::Sender<GatewayStatus>,
+    pub(crate) connection: watch::Sender<Option<Connection>>,
+    pub(crate) port: watch::Sender<Option<u16>>,
+    pub(crate) bus: EventBus,
+    pub(crate) journal: Arc<Journal>,
+}
+
+/// What a task reports: an observation, or something that has to be kept before it becomes one.
+pub(super) enum Report {
+    Observed(Epoch, Observation),
+    Prepared(Epoch, Box<LaunchRecord>),
+    Spawned(Epoch, Arc<dyn ManagedChild>),
+    Exited(Epoch, ChildExit),
+    Connected(Epoch, Connection),
+    Disconnected(Epoch, Disconnected),
+    Repaired(Epoch, Box<Result<RepairOutcome, RepairError>>),
+    /// The work is done, and whatever it led to is reported by somebody else.
+    Done(Epoch),
+}
+
+/// The child in use and the tasks that watch it.
+struct ChildInUse {
+    epoch: Epoch,
+    handle: Arc<dyn ManagedChild>,
+    /// Whether there was a session with it.
+    served: bool,
+    _watchers: Vec<AbortOnDropHandle<()>>,
+}
+
+/// The connection in use and the tasks that watch it.
+struct ConnectionInUse {
+    epoch: Epoch,
+    connection: Connection,
+    _watchers: Vec<AbortOnDropHandle<()>>,
+}
+
+/// An effect that has not been answered.
+struct InFlight {
+    task: AbortOnDropHandle<()>,
+    /// It has to be seen through to its end even when it is cancelled.
+    is_repair: bool,
+}
+
+pub(crate) struct Driver {
+    settings: Settings,
+    hooks: Arc<[Arc<dyn PreparationHook>]>,
+    outputs: Outputs,
+    machine: Lifecycle,
+    origin: Instant,
+    reports: mpsc::Sender<Report>,
+    inbox: mpsc::Receiver<Report>,
+    tickets: HashMap<Ticket, oneshot::Sender<TicketOutcome>>,
+    last_ticket: u64,
+    in_flight: HashMap<Epoch, InFlight>,
+    /// The newest launch; its token is used for every connection to the process that came of it.
+    launch: Option<LaunchRecord>,
+    child: Option<ChildInUse>,
+    connection: Option<ConnectionInUse>,
+    identity: Arc<OnceCell<Arc<DeviceIdentity>>>,
+    /// What the gateway issued to this device in its last hello.
+    device_token: Option<SecretString>,
+    last_refusal: Option<Failure>,
+}
+
+impl Driver {
+    pub(crate) fn new(mut settings: Settings, outputs: Outputs, origin: Instant) -> Self {
+        let (reports, inbox) = mpsc::channel(REPORT_QUEUE);
+        if let PortChoice::Fixed(port) = settings.port {
+            outputs.port.send_replace(Some(port));
+        }
+        Self {
+            hooks: std::mem::take(&mut settings.hooks).into(),
+            machine: Lifecycle::new(settings.lifecycle.clone()),
+            settings,
+            outputs,
+            origin,
+            reports,
+            inbox,
+            tickets: HashMap::new(),
+            last_ticket: 0,
+            in_flight: HashMap::new(),
+            launch: None,
+            child: None,
+            connection: None,
+            identity: Arc::new(OnceCell::new()),
+            device_token: None,
+            last_refusal: None,
+        }
+    }
+
+    /// Runs until the last handle is gone and the gateway is stopped.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut closing = false;
+        loop {
+            let deadline = self
+                .machine
+                .poll_timeout()
+                .map(|due| self.origin + due.elapsed_from_origin());
+            tokio::select! {
+                command = commands.recv(), if !closing => match command {
+                    Some(command) => self.on_command(command),
+                    None => {
+                        closing = true;
+                        let ticket = self.ticket();
+                        self.feed(Input::Stop(ticket));
+                    }
+                },
+                // The loop holds a sender itself, so this never ends.
+                Some(report) = self.inbox.recv() => self.on_report(report),
+                () = sleep_until(deadline) => {
+                    let now = self.now();
+                    self.outputs.journal.record(now, Occurrence::Timeout);
+                    self.machine.handle_timeout(now);
+                    self.perform_all();
+                }
+            }
+            if closing && matches!(self.machine.status().phase, Phase::Stopped | Phase::Failed) {
+                return;
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_origin(self.origin.elapsed())
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket::from_number(self.last_ticket)
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let ticket = self.ticket();
+        self.tickets.insert(ticket, command.reply);
+        self.feed(match command.verb {
+            Verb::Start => Input::Start(ticket),
+            Verb::Stop => Input::Stop(ticket),
+            Verb::Restart => Input::Restart(ticket),
+            Verb::RestartDebounced { delay } => Input::RestartDebounced { ticket, delay },
+        });
+    }
+
+    fn feed(&mut self, input: Input) {
+        let now = self.now();
+        self.outputs
+            .journal
+            .record(now, Occurrence::Input(input.clone()));
+        self.machine.handle(now, input);
+        self.perform_all();
+    }
+
+    fn observe(&mut self, epoch: Epoch, observation: Observation) {
+        self.feed(Input::Observed { epoch, observation });
+    }
+
+    /// Performs every effect, and whatever those lead to at once.
+    fn perform_all(&mut self) {
+        let mut immediate = VecDeque::new();
+        loop {
+            while let Some(effect) = self.machine.poll_effect() {
+                self.outputs
+                    .journal
+                    .record(self.now(), Occurrence::Effect(effect.clone()));
+                immediate.extend(self.perform(effect));
+            }
+            let Some((epoch, observation)) = immediate.pop_front() else {
+                return;
+            };
+            let now = self.now();
+            let input = Input::Observed { epoch, observation };
+            self.outputs
+                .journal
+                .record(now, Occurrence::Input(input.clone()));
+            self.machine.handle(now, input);
+        }
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Observed(epoch, observation) => {
+                self.finished(epoch, &observation);
+                if let Observation::ConnectFailed(failure) = &observation {
+                    self.last_refusal = Some(failure.clone());
+                }
+                self.observe(epoch, observation);
+            }
+            Report::Prepared(epoch, record) => {
+                self.in_flight.remove(&epoch);
+                if self.machine.expects(epoch) {
+                    self.launch = Some(*record);
+                }
+                self.observe(epoch, Observation::Prepared);
+            }
+            Report::Spawned(epoch, handle) => {
+                self.in_flight.remove(&epoch);
+                let pid = handle.pid();
+                tracing::info!(pid, "gateway process started");
+                self.child = Some(self.watch_child(epoch, handle));
+                self.observe(epoch, Observation::Spawned { pid });
+            }
+            Report::Exited(epoch, exit) => self.on_exited(epoch, exit),
+            Report::Done(epoch) => drop(self.in_flight.remove(&epoch)),
+            Report::Connected(epoch, connection) => {
+                self.in_flight.remove(&epoch);
+                if self.machine.expects(epoch) {
+                    self.on_connected(epoch, connection);
+                }
+                // Otherwise nobody waits for it any more, and dropping the last handle closes the socket.
+            }
+            Report::Disconnected(epoch, disconnected) => {
+                if self
+                    .connection
+                    .as_ref()
+                    .is_some_and(|connection| connection.epoch == epoch)
+                {
+                    self.connection = None;
+                    self.outputs.connection.send_replace(None);
+                }
+                self.observe(
+                    epoch,
+                    Observation::Disconnected(causes::of_loss(&disconnected)),
+                );
+            }
+            Report::Repaired(epoch, outcome) => {
+                self.in_flight.remove(&epoch);
+                let observation = match *outcome {
+                    Ok(outcome) => {
+                        tracing::warn!("{outcome}");
+                        self.outputs
+                            .bus
+                            .publish(GatewayEvent::Repaired(outcome.clone()));
+                        if outcome.succeeded() {
+                            Observation::Repaired
+                        } else {
+                            Observation::RepairFailed(causes::of_failed_doctor(&outcome))
+                        }
+                    }
+                    Err(error) => Observation::RepairFailed(causes::of_repair(&error)),
+                };
+                self.observe(epoch, observation);
+            }
+        }
+    }
+
+    /// Forgets the task of an effect that has been answered; progress is no answer.
+    fn finished(&mut self, epoch: Epoch, observation: &Observation) {
+        if !matches!(observation, Observation::Progress(_)) {
+            self.in_flight.remove(&epoch);
+        }
+    }
+
+    fn on_exited(&mut self, epoch: Epoch, exit: ChildExit) {
+        let Some(child) = self.child.take_if(|child| child.epoch == epoch) else {
+            return;
+        };
+        tracing::info!("gateway {exit}");
+        let stderr: Vec<String> = child
+            .handle
+            .recent_stderr()
+            .iter()
+            .map(|line| self.scrub(line))
+            .collect();
+        let failure = causes::of_exit(&exit, child.served, &stderr);
+        self.outputs.bus.publish(GatewayEvent::Exited(exit));
+        self.observe(epoch, Observation::Exited(failure));
+    }
+
+    fn on_connected(&mut self, epoch: Epoch, connection: Connection) {
+        let hello = connection.hello();
+        let facts = SessionFacts::new(
+            hello.protocol,
+            hello.server.version.clone(),
+            Some(Duration::from_millis(hello.policy.tick_interval_ms)),
+        );
+        if let Some(token) = hello
+            .auth
+            .as_ref()
+            .and_then(|auth| auth.device_token.as_ref())
+        {
+            self.device_token = Some(token.expose().to_owned().into());
+        }
+        if let Some(child) = &mut self.child {
+            child.served = true;
+        }
+        self.last_refusal = None;
+        self.outputs
+            .connection
+            .send_replace(Some(connection.clone()));
+        self.connection = Some(self.watch_connection(epoch, connection));
+        self.observe(epoch, Observation::Connected(facts));
+    }
+
+    /// Removes the token from a text that the gateway printed.
+    fn scrub(&self, text: &str) -> String {
+        use secrecy::ExposeSecret;
+        match &self.settings.token {
+            Some(token) if !token.expose_secret().is_empty() => {
+                text.replace(token.expose_secret(), "[redacted]")
+            }
+            _ => text.to_owned(),
+        }
+    }
+
+    fn endpoint(&self) -> Option<Endpoint> {
+        (*self.outputs.port.borrow()).map(Endpoint::loopback)
+    }
+}
+
+/// Sleeps until the deadline; for ever without one.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

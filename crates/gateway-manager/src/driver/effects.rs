@@ -1,0 +1,551 @@
+//! How each effect is performed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_client::{
+    ConnectError, ConnectOptions, Connection, Credentials, Delivery, DeviceIdentity, Endpoint,
+    HandshakeProgress, PROBE_DEADLINE, ProbeOutcome, Transport, probe_challenge,
+};
+use gateway_policy::lifecycle::{
+    ConnectPlan, CredentialChoice, DisconnectReason, EndReason, PortHolder, Progress,
+};
+use gateway_policy::liveness::Verification;
+use gateway_policy::{Effect, Epoch, Failure, FailureClass, Observation};
+use gateway_process::ports::{check_port_free, reserve_free_port};
+use gateway_process::{
+    ConfigRepair, GatewayLaunch, ManagedChild, OutputEvent, PortOwner, ProcessHost, TerminateError,
+    Termination, TerminationReason,
+};
+use gateway_protocol::close::CloseCode;
+use gateway_protocol::handshake::ProtocolRange;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{ChildInUse, ConnectionInUse, Driver, InFlight, Report};
+use crate::builder::PortChoice;
+use crate::causes;
+use crate::events::{EventBus, GatewayEvent, event_of};
+use crate::launch;
+
+/// Output counts as progress of a start at most this often; a flood must not keep the loop busy.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A configuration file is a few KiB; a larger one is not worth reading for a hint.
+const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
+
+/// What the loop can answer itself, without a task.
+type Immediate = Option<(Epoch, Observation)>;
+
+impl Driver {
+    pub(super) fn perform(&mut self, effect: Effect) -> Immediate {
+        match effect {
+            Effect::Discover { epoch } => return self.discover(epoch),
+            Effect::Prepare { epoch } => self.prepare(epoch),
+            Effect::Spawn { epoch } => return self.spawn_child(epoch),
+            Effect::Connect { epoch, plan } => return self.connect(epoch, plan),
+            Effect::Cancel { epoch } => self.cancel(epoch),
+            Effect::Disconnect { connection, reason } => self.disconnect(connection, reason),
+            Effect::CheckSilence { connection } => return self.check_silence(connection),
+            Effect::Verify { connection, within } => self.verify(connection, within),
+            Effect::Terminate { child, reason } => self.terminate(child, reason),
+            Effect::Repair { epoch } => return self.repair(epoch),
+            Effect::PublishStatus(status) => {
+                tracing::debug!(state = %status.state, phase = %status.phase, "gateway status");
+                self.outputs.status.send_replace(status.clone());
+                self.outputs.bus.publish(GatewayEvent::Status(status));
+            }
+            Effect::Answer { ticket, outcome } => {
+                if let Some(reply) = self.tickets.remove(&ticket) {
+                    // The caller may have stopped waiting; the work was done all the same.
+                    let _ = reply.send(outcome);
+                }
+            }
+            Effect::IgnoredStale { epoch } => {
+                tracing::debug!(%epoch, "ignored news of something that is gone")
+            }
+        }
+        None
+    }
+
+    /// Runs the work of an effect; its report arrives in the inbox.
+    fn begin(
+        &mut self,
+        epoch: Epoch,
+        is_repair: bool,
+        work: impl Future<Output = Report> + Send + 'static,
+    ) {
+        let reports = self.reports.clone();
+        let task = tokio::spawn(async move {
+            let report = work.await;
+            // The loop is gone only when the manager is; then nobody is left to tell.
+            let _ = reports.send(report).await;
+        });
+        let task = AbortOnDropHandle::new(task);
+        self.in_flight.insert(epoch, InFlight { task, is_repair });
+    }
+
+    fn discover(&mut self, epoch: Epoch) -> Immediate {
+        if self.settings.port == PortChoice::Free {
+            let current = *self.outputs.port.borrow();
+            let port = match current {
+                Some(port) if check_port_free(port).is_ok() => Ok(port),
+                _ => reserve_free_port(),
+            };
+            return Some((
+                epoch,
+                match port {
+                    Ok(port) => {
+                        self.outputs.port.send_replace(Some(port));
+                        Observation::PortFree
+                    }
+                    Err(error) => Observation::DiscoveryFailed(Failure::new(
+                        FailureClass::Temporary,
+                        error.to_string(),
+                    )),
+                },
+            ));
+        }
+        let endpoint = self.endpoint()?;
+        let (host, transport) = (self.settings.host.clone(), self.settings.transport.clone());
+        self.begin(epoch, false, async move {
+            Report::Observed(
+                epoch,
+                discover(host.as_ref(), transport.as_ref(), &endpoint).await,
+            )
+        });
+        None
+    }
+
+    fn prepare(&mut self, epoch: Epoch) {
+        let mut launch = GatewayLaunch::new(self.outputs.port.borrow().unwrap_or_default());
+        launch.token = self.settings.token.clone();
+        launch.state_dir = self.settings.state_dir.clone();
+        launch.home = self.settings.home.clone();
+        launch.extra_args = self.settings.extra_args.clone();
+        if let Some(environment) = &self.settings.environment {
+            launch.environment = environment.clone();
+        }
+        let (openclaw, hooks, bus) = (
+            self.settings.openclaw.clone(),
+            self.hooks.clone(),
+            self.outputs.bus.clone(),
+        );
+        self.begin(epoch, false, async move {
+            match launch::prepare(openclaw, launch, hooks, bus).await {
+                Ok(record) => Report::Prepared(epoch, Box::new(record)),
+                Err(failure) => Report::Observed(epoch, Observation::PreparationFailed(failure)),
+            }
+        });
+    }
+
+    fn spawn_child(&mut self, epoch: Epoch) -> Immediate {
+        let Some(record) = &self.launch else {
+            return Some((epoch, Observation::SpawnFailed(no_launch())));
+        };
+        let spec = record.spec();
+        tracing::info!("launching {spec}");
+        let host = self.settings.host.clone();
+        self.begin(epoch, false, async move {
+            match host.spawn(&spec).await {
+                Ok(child) => Report::Spawned(epoch, child),
+                Err(error) => {
+                    Report::Observed(epoch, Observation::SpawnFailed(causes::of_spawn(&error)))
+                }
+            }
+        });
+        None
+    }
+
+    pub(super) fn watch_child(&self, epoch: Epoch, handle: Arc<dyn ManagedChild>) -> ChildInUse {
+        let watchers = vec![
+            AbortOnDropHandle::new(tokio::spawn(report_exit(
+                epoch,
+                handle.clone(),
+                self.reports.clone(),
+            ))),
+            AbortOnDropHandle::new(tokio::spawn(report_progress(
+                epoch,
+                handle.clone(),
+                self.reports.clone(),
+            ))),
+            AbortOnDropHandle::new(tokio::spawn(publish_output(
+                handle.clone(),
+                self.outputs.bus.clone(),
+            ))),
+        ];
+        ChildInUse {
+            epoch,
+            handle,
+            served: false,
+            _watchers: watchers,
+        }
+    }
+
+    fn connect(&mut self, epoch: Epoch, plan: ConnectPlan) -> Immediate {
+        let endpoint = self.endpoint()?;
+        let credentials = match plan.credential {
+            CredentialChoice::Primary => self
+                .settings
+                .token
+                .clone()
+                .map_or_else(Credentials::none, Credentials::token),
+            CredentialChoice::Alternative => match &self.device_token {
+                Some(token) => Credentials::none().with_device_token(token.clone()),
+                None => {
+                    let refusal = self.last_refusal.clone();
+                    let failure = refusal.unwrap_or_else(|| {
+                        Failure::new(
+                            FailureClass::Credentials,
+                            "There is no other credential to try.",
+                        )
+                    });
+                    return Some((epoch, Observation::ConnectFailed(failure)));
+                }
+            },
+        };
+        let reports = self.reports.clone();
+        let mut options = ConnectOptions::new(credentials)
+            .with_scopes(self.settings.scopes.iter().cloned())
+            .with_caps(self.settings.caps.iter().cloned())
+            .with_protocol(ProtocolRange {
+                min: plan.protocols.0,
+                max: plan.protocols.1,
+            })
+            .with_handshake_timeout(self.settings.handshake_timeout)
+            .with_call_timeout(self.settings.call_timeout)
+            .with_progress(move |progress| {
+                if progress == HandshakeProgress::TcpAccepted {
+                    // A hint for the status; when the queue is full there is no lack of signs of life.
+                    let _ = reports.try_send(Report::Observed(
+                        epoch,
+                        Observation::Progress(Progress::Listening),
+                    ));
+                }
+            });
+        if let Some(client) = &self.settings.client {
+            options = options.with_client(client.clone());
+        }
+        let transport = self.settings.transport.clone();
+        let config = self
+            .launch
+            .as_ref()
+            .filter(|_| !plan.attached)
+            .and_then(|record| record.launch.config_path());
+        let identity = self
+            .settings
+            .identity_file
+            .clone()
+            .map(|path| (path, self.identity.clone()));
+        let bus = self.outputs.bus.clone();
+        self.begin(epoch, false, async move {
+            if let Some((path, cell)) = identity {
+                match cell.get_or_try_init(|| load_identity(path)).await {
+                    Ok(identity) => options = options.with_identity(identity.clone()),
+                    Err(message) => {
+                        tracing::warn!("{message}");
+                        bus.publish(GatewayEvent::Warning { message });
+                    }
+                }
+            }
+            match Connection::open(transport.as_ref(), &endpoint, options).await {
+                Ok(connection) => Report::Connected(epoch, connection),
+                Err(error) => Report::Observed(
+                    epoch,
+                    Observation::ConnectFailed(explain_refusal(&error, config).await),
+                ),
+            }
+        });
+        None
+    }
+
+    pub(super) fn watch_connection(&self, epoch: Epoch, connection: Connection) -> ConnectionInUse {
+        // Watchers must not keep the connection alive: they hold its end and its events, not the handle.
+        let (closed, reports) = (connection.closed(), self.reports.clone());
+        let (mut events, bus) = (connection.events(), self.outputs.bus.clone());
+        let watchers = vec![
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                let disconnected = closed.await;
+                let _ = reports
+                    .send(Report::Disconnected(epoch, disconnected))
+                    .await;
+            })),
+            AbortOnDropHandle::new(tokio::spawn(async move {
+                while let Some(delivery) = events.next().await {
+                    match delivery {
+                        Delivery::Frame(frame) => {
+                            if let Some(event) = event_of(frame) {
+                                bus.publish(event);
+                            }
+                        }
+                        Delivery::Lagged { missed } => bus.publish(GatewayEvent::Warning {
+                            message: format!("{missed} events of the gateway were dropped because this program was too busy to take them."),
+                        }),
+                    }
+                }
+            })),
+        ];
+        ConnectionInUse {
+            epoch,
+            connection,
+            _watchers: watchers,
+        }
+    }
+
+    fn cancel(&mut self, epoch: Epoch) {
+        let Some(in_flight) = self.in_flight.remove(&epoch) else {
+            return;
+        };
+        in_flight.task.abort();
+        if in_flight.is_repair {
+            // Nothing may be launched until the doctor is gone; dropping its run kills it.
+            self.begin(epoch, false, async move {
+                let _ = in_flight.task.await;
+                let failure =
+                    Failure::new(FailureClass::Configuration, "The repair was called off.");
+                Report::Observed(epoch, Observation::RepairFailed(failure))
+            });
+        }
+    }
+
+    fn disconnect(&mut self, epoch: Epoch, reason: DisconnectReason) {
+        self.outputs.connection.send_replace(None);
+        let Some(in_use) = self
+            .connection
+            .as_ref()
+            .filter(|connection| connection.epoch == epoch)
+        else {
+            return;
+        };
+        let (code, text) = match reason {
+            DisconnectReason::UserStop => (CloseCode::NORMAL, "Gateway stopped by user"),
+            DisconnectReason::Restart => (CloseCode::NORMAL, "Gateway restart"),
+            DisconnectReason::ChildGone => (CloseCode::NORMAL, "Gateway process is gone"),
+            DisconnectReason::Unresponsive => (CloseCode::LIVENESS_TIMEOUT, "no answer"),
+        };
+        let connection = in_use.connection.clone();
+        self.begin(epoch, false, async move {
+            // Its end is reported by the watcher of the connection.
+            drop(connection.close(code, text).await);
+            Report::Done(epoch)
+        });
+    }
+
+    fn check_silence(&self, epoch: Epoch) -> Immediate {
+        let in_use = self
+            .connection
+            .as_ref()
+            .filter(|connection| connection.epoch == epoch)?;
+        Some((
+            epoch,
+            Observation::Silence {
+                silence: in_use.connection.last_inbound().elapsed(),
+                // The monotonic clock of Linux and macOS stands still while the machine sleeps, so sleep never shows up as silence.
+                suspended: Duration::ZERO,
+                verification: Verification::NotAsked,
+            },
+        ))
+    }
+
+    fn verify(&mut self, epoch: Epoch, within: Duration) {
+        let Some(in_use) = self
+            .connection
+            .as_ref()
+            .filter(|connection| connection.epoch == epoch)
+        else {
+            return;
+        };
+        let connection = in_use.connection.clone();
+        self.begin(epoch, false, async move {
+            let verification = match connection.verify(within).await {
+                Ok(_) => Verification::Answered,
+                Err(_) => Verification::Unanswered,
+            };
+            Report::Observed(
+                epoch,
+                Observation::Silence {
+                    silence: connection.last_inbound().elapsed(),
+                    suspended: Duration::ZERO,
+                    verification,
+                },
+            )
+        });
+    }
+
+    fn terminate(&mut self, epoch: Epoch, reason: EndReason) {
+        let Some(child) = self.child.as_ref().filter(|child| child.epoch == epoch) else {
+            return;
+        };
+        let reason = match reason {
+            EndReason::UserStop => TerminationReason::UserStop,
+            EndReason::Restart => TerminationReason::Restart,
+            EndReason::NotReady => TerminationReason::NotReady,
+            EndReason::Unusable => TerminationReason::Other("it cannot be connected to".to_owned()),
+        };
+        let request = Termination::new(reason)
+            .ask_for(self.settings.ask_for)
+            .reap_within(self.settings.reap_within);
+        let (handle, bus) = (child.handle.clone(), self.outputs.bus.clone());
+        self.begin(epoch, false, async move {
+            match handle.terminate(request).await {
+                // The exit itself is reported by the watcher of the child.
+                Ok(_) => {}
+                Err(error @ TerminateError::GroupAlive { .. }) => {
+                    bus.publish(GatewayEvent::Warning {
+                        message: error.to_string(),
+                    })
+                }
+                Err(error) => {
+                    return Report::Observed(
+                        epoch,
+                        Observation::TerminationFailed(causes::of_termination(&error)),
+                    );
+                }
+            }
+            Report::Done(epoch)
+        });
+    }
+
+    fn repair(&mut self, epoch: Epoch) -> Immediate {
+        let Some(record) = self.launch.clone() else {
+            return Some((epoch, Observation::RepairFailed(no_launch())));
+        };
+        let host = self.settings.host.clone();
+        self.begin(epoch, true, async move {
+            let outcome = match ConfigRepair::for_launch(&record.openclaw, &record.launch) {
+                Ok(repair) => repair.run(host.as_ref()).await,
+                Err(error) => Err(error),
+            };
+            Report::Repaired(epoch, Box::new(outcome))
+        });
+        None
+    }
+}
+
+fn no_launch() -> Failure {
+    Failure::new(
+        FailureClass::InvalidSettings,
+        "There is no launch to work with; start the gateway again.",
+    )
+}
+
+/// Who is on the port, told by the operating system, and what it is, told by itself.
+async fn discover(
+    host: &dyn ProcessHost,
+    transport: &dyn Transport,
+    endpoint: &Endpoint,
+) -> Observation {
+    let owners = host.port_owners(endpoint.port()).await;
+    if matches!(&owners, Ok(owners) if owners.is_empty()) {
+        return Observation::PortFree;
+    }
+    // The table may be closed to us; that is not "nobody", so the port itself is asked.
+    let holder = |detail: String| {
+        let owner: Option<&PortOwner> = owners.as_ref().ok().and_then(|owners| owners.first());
+        PortHolder {
+            pid: owner.and_then(|owner| owner.pid),
+            program: owner.and_then(|owner| owner.program.clone()),
+            detail,
+        }
+    };
+    match probe_challenge(transport, endpoint, PROBE_DEADLINE).await {
+        ProbeOutcome::Gateway { .. } => Observation::GatewayFound(holder(String::new())),
+        // Somebody listens on another address of this machine; the loopback addresses are free, or just became so.
+        ProbeOutcome::Nothing { .. } => match &owners {
+            Err(error) if !endpoint.is_loopback() => {
+                Observation::DiscoveryFailed(causes::of_port_table(error))
+            }
+            _ => Observation::PortFree,
+        },
+        ProbeOutcome::UpgradeRefused { status: 503, .. } => Observation::ForeignFound(holder(
+            "which answers HTTP 503 and may be a gateway that is stopping".to_owned(),
+        )),
+        ProbeOutcome::UpgradeRefused { status, .. } => {
+            Observation::ForeignFound(holder(format!("which answers HTTP {status}")))
+        }
+        ProbeOutcome::NotAGateway { evidence } => Observation::ForeignFound(holder(evidence)),
+        ProbeOutcome::Silent { .. } => Observation::ForeignFound(holder(
+            "which accepts connections and says nothing".to_owned(),
+        )),
+        _ => Observation::ForeignFound(holder(String::new())),
+    }
+}
+
+async fn report_exit(
+    epoch: Epoch,
+    child: Arc<dyn ManagedChild>,
+    reports: tokio::sync::mpsc::Sender<Report>,
+) {
+    let exit = child.wait().await;
+    let _ = reports.send(Report::Exited(epoch, exit)).await;
+}
+
+async fn report_progress(
+    epoch: Epoch,
+    child: Arc<dyn ManagedChild>,
+    reports: tokio::sync::mpsc::Sender<Report>,
+) {
+    let mut lines = child.progress();
+    while lines.changed().await.is_ok() {
+        let moved = Report::Observed(epoch, Observation::Progress(Progress::Output));
+        if reports.send(moved).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(PROGRESS_INTERVAL).await;
+    }
+}
+
+async fn publish_output(child: Arc<dyn ManagedChild>, bus: EventBus) {
+    let mut output = child.output();
+    drop(child);
+    while let Some(event) = output.next().await {
+        match event {
+            OutputEvent::Line(line) => bus.publish(GatewayEvent::Output(line)),
+            OutputEvent::Missed(missed) => bus.publish(GatewayEvent::Warning {
+                message: format!("{missed} lines of the gateway's output were dropped because they came too fast."),
+            }),
+        }
+    }
+}
+
+async fn load_identity(path: std::path::PathBuf) -> Result<Arc<DeviceIdentity>, String> {
+    let loaded = tokio::task::spawn_blocking(move || DeviceIdentity::load_or_create(&path)).await;
+    match loaded {
+        Ok(Ok((identity, _origin))) => Ok(Arc::new(identity)),
+        Ok(Err(error)) => Err(format!("Connecting without a device identity: {error}")),
+        Err(error) => Err(format!(
+            "Connecting without a device identity: loading it failed: {error}"
+        )),
+    }
+}
+
+/// The failure of a handshake; when our token was refused although the gateway is our own child, with the likely reason.
+async fn explain_refusal(error: &ConnectError, config: Option<std::path::PathBuf>) -> Failure {
+    let mut failure = causes::of_connect(error);
+    if failure.class == FailureClass::Credentials
+        && let Some(path) = config
+    {
+        let shown = path.display().to_string();
+        let found = tokio::task::spawn_blocking(move || config_sets_token(&path)).await;
+        if matches!(found, Ok(true)) {
+            failure.message.push_str(&format!(
+                " The configuration file {shown} sets gateway.auth.token, which wins over the token that the gateway was launched with; remove it there, or configure the same token here."
+            ));
+        }
+    }
+    failure
+}
+
+fn config_sets_token(path: &std::path::Path) -> bool {
+    use std::io::Read;
+    let mut text = String::new();
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_CONFIG_BYTES).read_to_string(&mut text));
+    let parsed = read
+        .ok()
+        .and_then(|_| json5::from_str::<serde_json::Value>(&text).ok());
+    parsed.is_some_and(|config| {
+        config
+            .pointer("/gateway/auth/token")
+            .is_some_and(|token| !token.is_null())
+    })
+}

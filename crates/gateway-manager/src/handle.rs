@@ -1,0 +1,257 @@
+//! The handle: cheap to clone, every verb a message to the one loop that owns the gateway.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_client::{CallOptions, Connection};
+use gateway_policy::restart::DEFAULT_DEBOUNCE;
+use gateway_policy::status::{GatewayStatus, TicketOutcome};
+use gateway_protocol::{HelloOk, Payload};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::builder::{GatewayManagerBuilder, Settings};
+use crate::driver::{Command, Driver, Verb};
+use crate::error::ManagerError;
+use crate::events::{EventBus, EventSubscription};
+use crate::health::Health;
+use crate::journal::{Journal, JournalEntry};
+
+/// How many commands may wait for the loop. It takes them at once; more can only wait while the machine is overloaded.
+const COMMAND_QUEUE: usize = 64;
+
+/// How long a health check waits for its one request.
+const HEALTH_WITHIN: Duration = Duration::from_secs(3);
+
+/// Runs one OpenClaw Gateway and keeps it running. See the [crate](crate) for an example.
+///
+/// Clones are handles to the same manager. Futures of commands may be dropped: the command goes on. When the last handle is dropped,
+/// the manager stops the gateway and ends; when the runtime ends first, the gateway process is killed with it.
+#[derive(Clone)]
+pub struct GatewayManager {
+    shared: Arc<Shared>,
+}
+
+/// What handles and loop share. The loop writes, the handles read.
+struct Shared {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<GatewayStatus>,
+    connection: watch::Receiver<Option<Connection>>,
+    port: watch::Receiver<Option<u16>>,
+    bus: EventBus,
+    journal: Arc<Journal>,
+    origin: Instant,
+}
+
+impl GatewayManager {
+    /// Begins the settings of a manager.
+    pub fn builder() -> GatewayManagerBuilder {
+        GatewayManagerBuilder::default()
+    }
+
+    pub(crate) fn spawn(settings: Settings, runtime: &tokio::runtime::Handle) -> Self {
+        let (commands, inbox) = mpsc::channel(COMMAND_QUEUE);
+        let (status_writer, status) = watch::channel(GatewayStatus::default());
+        let (connection_writer, connection) = watch::channel(None);
+        let (port_writer, port) = watch::channel(None);
+        let bus = EventBus::new(settings.event_queue);
+        let journal = Arc::new(Journal::default());
+        let origin = Instant::now();
+        let driver = Driver::new(
+            settings,
+            crate::driver::Outputs {
+                status: status_writer,
+                connection: connection_writer,
+                port: port_writer,
+                bus: bus.clone(),
+                journal: journal.clone(),
+            },
+            origin,
+        );
+        // The loop ends by itself once the last handle is gone; nobody has to hold its task.
+        drop(runtime.spawn(driver.run(inbox)));
+        Self {
+            shared: Arc::new(Shared {
+                commands,
+                status,
+                connection,
+                port,
+                bus,
+                journal,
+                origin,
+            }),
+        }
+    }
+
+    /// Starts the gateway, or joins a start that is under way. Returns once it is running; at once when it is already.
+    ///
+    /// # Errors
+    /// [`ManagerError::Failed`] when it cannot run, when all attempts were used up, or when somebody else has to do something first
+    /// (free the port, approve the device). In the last two cases it goes on by itself afterwards: see the status.
+    /// [`ManagerError::Superseded`] when a stop came in between.
+    pub async fn start(&self) -> Result<(), ManagerError> {
+        self.command(Verb::Start).await
+    }
+
+    /// Stops the gateway: closes the connection, ends the process with its whole group, waits for the exit. An attached gateway is only
+    /// disconnected from. When it returns `Ok`, nothing is left.
+    ///
+    /// # Errors
+    /// [`ManagerError::Failed`] when the process could not be ended within its limits. [`ManagerError::Superseded`] never.
+    pub async fn stop(&self) -> Result<(), ManagerError> {
+        self.command(Verb::Stop).await
+    }
+
+    /// Replaces the gateway by a fresh launch, or starts it when it is stopped. Returns once a launch that began after this call is
+    /// running. Requests that come while a launch is under way share the next one.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn restart(&self) -> Result<(), ManagerError> {
+        self.command(Verb::Restart).await
+    }
+
+    /// Asks for a fresh launch because settings have changed. Waits for more such requests first: each one replaces the delay (2 s unless
+    /// given). Does nothing while the gateway is meant to be stopped; a stop forgets it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn restart_debounced(&self, delay: Option<Duration>) -> Result<(), ManagerError> {
+        let delay = delay.unwrap_or(DEFAULT_DEBOUNCE);
+        self.command(Verb::RestartDebounced { delay }).await
+    }
+
+    async fn command(&self, verb: Verb) -> Result<(), ManagerError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.shared.commands.send(Command { verb, reply }).await;
+        sent.map_err(|_| ManagerError::ShutDown)?;
+        match answer.await {
+            Ok(TicketOutcome::Running | TicketOutcome::Stopped | TicketOutcome::NothingToDo) => {
+                Ok(())
+            }
+            Ok(TicketOutcome::Superseded) => Err(ManagerError::Superseded),
+            Ok(TicketOutcome::Failed(failure)) => Err(ManagerError::Failed(failure)),
+            Err(_) => Err(ManagerError::ShutDown),
+        }
+    }
+
+    /// Calls a method of the gateway with typed parameters and answer.
+    ///
+    /// # Errors
+    /// [`ManagerError::NotConnected`] when there is no connection; otherwise [`ManagerError::Call`], which tells whether the call may have
+    /// happened.
+    pub async fn call<P, R>(&self, method: &str, params: &P) -> Result<R, ManagerError>
+    where
+        P: Serialize + ?Sized + Sync,
+        R: DeserializeOwned,
+    {
+        Ok(self.connection()?.call(method, params).await?)
+    }
+
+    /// Calls a method with parameters and answer as raw JSON.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_raw(
+        &self,
+        method: &str,
+        params: Option<Payload>,
+        options: CallOptions,
+    ) -> Result<Option<Payload>, ManagerError> {
+        Ok(self.connection()?.call_raw(method, params, options).await?)
+    }
+
+    fn connection(&self) -> Result<Connection, ManagerError> {
+        self.shared
+            .connection
+            .borrow()
+            .clone()
+            .ok_or_else(|| ManagerError::NotConnected {
+                state: self.shared.status.borrow().state,
+            })
+    }
+
+    /// Looks whether the gateway can serve: is there a connection, did anything arrive lately, and does a small request come back within
+    /// 3 s. Takes no action; an unhealthy answer is a reading, not a decision.
+    pub async fn check_health(&self) -> Health {
+        let state = self.shared.status.borrow().state;
+        let uptime = self.uptime();
+        let connection = match self.connection() {
+            Ok(connection) => connection,
+            Err(error) => {
+                return Health {
+                    state,
+                    last_inbound: None,
+                    round_trip: None,
+                    uptime,
+                    error: Some(error.to_string()),
+                };
+            }
+        };
+        let last_inbound = Some(connection.last_inbound().elapsed());
+        let (round_trip, error) = match connection.verify(HEALTH_WITHIN).await {
+            Ok(elapsed) => (Some(elapsed), None),
+            Err(error) => (None, Some(format!("Health check failed: {error}"))),
+        };
+        Health {
+            state,
+            last_inbound,
+            round_trip,
+            uptime,
+            error,
+        }
+    }
+
+    /// The status, now and from now on. The newest value is always there; in between ones may be skipped by a slow reader.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<GatewayStatus> {
+        self.shared.status.clone()
+    }
+
+    /// The events from now on.
+    #[must_use]
+    pub fn events(&self) -> EventSubscription {
+        self.shared.bus.subscribe()
+    }
+
+    /// How long the current session has lasted; `None` without one.
+    #[must_use]
+    pub fn uptime(&self) -> Option<Duration> {
+        let now = gateway_policy::Time::from_origin(self.shared.origin.elapsed());
+        self.shared.status.borrow().uptime(now)
+    }
+
+    /// What the gateway said in its hello; `None` without a session.
+    #[must_use]
+    pub fn hello(&self) -> Option<HelloOk> {
+        self.shared
+            .connection
+            .borrow()
+            .as_ref()
+            .map(|connection| connection.hello().clone())
+    }
+
+    /// The port in use; `None` before the first start of a manager that picks a free one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        *self.shared.port.borrow()
+    }
+
+    /// The newest inputs and effects of the lifecycle machine, oldest first.
+    #[must_use]
+    pub fn journal(&self) -> Vec<JournalEntry> {
+        self.shared.journal.entries()
+    }
+}
+
+impl std::fmt::Debug for GatewayManager {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("GatewayManager")
+            .field("port", &self.port())
+            .field("status", &*self.shared.status.borrow())
+            .finish_non_exhaustive()
+    }
+}
