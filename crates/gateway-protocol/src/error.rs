@@ -2,6 +2,7 @@
 
 use alloc::{
     borrow::Cow,
+    format,
     string::{String, ToString as _},
 };
 use core::{convert::Infallible, fmt, str::FromStr, time::Duration};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{
     Extra, Payload,
     json::{self, Fields, ObjectWriter, OpenObject, open_object},
+    scan::Unexpected,
 };
 
 /// `details.code` of refused handshakes and calls, more exact than [`ErrorCode`].
@@ -488,6 +490,14 @@ pub enum DecodeError {
         /// What differs and where. It may quote the value.
         detail: String,
     },
+}
+
+impl From<Unexpected> for DecodeError {
+    fn from(unexpected: Unexpected) -> Self {
+        Self::InvalidJson {
+            detail: format!("expected {} at byte {}", unexpected.expected, unexpected.at),
+        }
+    }
 }
 
 impl DecodeError {

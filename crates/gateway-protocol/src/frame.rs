@@ -10,8 +10,9 @@
 //! * An object that is no good request, response, event or JSON-RPC message is [`Frame::Unknown`].
 //! * A JSON value that is no object, or bytes that are no JSON, are a [`DecodeError`].
 //!
-//! Encoding what was decoded gives equal JSON, with two additions to malformed responses: `ok` and, for a
-//! failure, `error` are written even when they were absent.
+//! Encoding what was decoded gives equal JSON, except that a malformed response comes back well formed: an absent
+//! `ok` is added, and so are an absent `error` or error message of a failure, and an absent `result` of a JSON-RPC
+//! response that has an `error` of `null`.
 
 use alloc::{borrow::Cow, string::String, vec::Vec};
 
@@ -262,40 +263,42 @@ impl From<jsonrpc::Message> for Frame {
 /// White space of JSON (RFC 8259, section 2).
 const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// Fields that some kind of message knows.
-#[derive(Clone, Copy)]
-pub(crate) enum Field {
-    Type,
-    Id,
-    Method,
-    Params,
-    Ok,
-    Payload,
-    Error,
-    Event,
-    Seq,
-    StateVersion,
-    Traceparent,
-    JsonRpc,
-    Result,
+/// Declares the known fields, their names, and the way back from a name.
+macro_rules! fields {
+    ($($field:ident = $name:literal,)*) => {
+        /// Fields that some kind of message knows.
+        #[derive(Clone, Copy)]
+        pub(crate) enum Field {
+            $($field,)*
+        }
+
+        impl Field {
+            const NAMES: &'static [&'static str] = &[$($name),*];
+
+            fn of(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$field),)*
+                    _ => None,
+                }
+            }
+        }
+    };
 }
 
-impl Field {
-    const NAMES: [&'static str; 13] = [
-        "type",
-        "id",
-        "method",
-        "params",
-        "ok",
-        "payload",
-        "error",
-        "event",
-        "seq",
-        "stateVersion",
-        "traceparent",
-        "jsonrpc",
-        "result",
-    ];
+fields! {
+    Type = "type",
+    Id = "id",
+    Method = "method",
+    Params = "params",
+    Ok = "ok",
+    Payload = "payload",
+    Error = "error",
+    Event = "event",
+    Seq = "seq",
+    StateVersion = "stateVersion",
+    Traceparent = "traceparent",
+    JsonRpc = "jsonrpc",
+    Result = "result",
 }
 
 /// Every message kind at once: the raw values of the known fields, and the others by name.
@@ -309,9 +312,9 @@ impl<'a> Envelope<'a> {
     pub(crate) fn read(text: &'a str) -> Result<Self, DecodeError> {
         let mut envelope = Self::default();
         json::read_object(text, |name, raw| {
-            match Field::NAMES.iter().position(|known| *known == name) {
+            match Field::of(&name) {
                 // A repeated field: the last one counts, as in JavaScript.
-                Some(index) => envelope.known[index] = Some(raw),
+                Some(field) => envelope.known[field as usize] = Some(raw),
                 None => envelope.others.push((name, raw)),
             }
         })?;

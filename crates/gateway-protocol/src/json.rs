@@ -9,14 +9,13 @@ use alloc::{borrow::Cow, string::String, vec::Vec};
 use core::fmt::{self, Write as _};
 
 use bytes::Bytes;
-use serde::{
-    Deserializer as _,
-    de::{self, DeserializeSeed, MapAccess, Visitor},
-};
 use serde_json::{Number, value::RawValue};
 
 use crate::{
-    DecodeError, Extra, Payload, StateVersion, error::JsonKind, limits::MAX_OBJECT_FIELDS,
+    DecodeError, Extra, Payload, StateVersion,
+    error::JsonKind,
+    limits::MAX_OBJECT_FIELDS,
+    scan::{Name, Scanner},
 };
 
 /// The bytes as text.
@@ -28,95 +27,49 @@ pub(crate) fn utf8(bytes: &[u8]) -> Result<&str, DecodeError> {
 
 /// Checks that the text is one JSON value, and cuts off the white space around it.
 pub(crate) fn validate(text: &str) -> Result<&str, DecodeError> {
-    match serde_json::from_str::<&RawValue>(text) {
-        Ok(raw) => Ok(raw.get()),
-        Err(error) => Err(DecodeError::from_json(&error)),
-    }
+    let mut scanner = Scanner::new(text);
+    let value = scanner.value()?;
+    scanner.end()?;
+    Ok(value)
 }
 
 /// Hands every field of a JSON object to `take`, the value as raw text.
 pub(crate) fn read_object<'a>(
     text: &'a str,
-    take: impl FnMut(Cow<'a, str>, &'a str),
+    mut take: impl FnMut(Cow<'a, str>, &'a str),
 ) -> Result<(), DecodeError> {
-    match JsonKind::of(text) {
-        Some(JsonKind::Object) => {}
-        Some(found) => {
-            validate(text)?;
-            return Err(DecodeError::NotAnObject { found });
+    let mut scanner = Scanner::new(text);
+    scanner.space();
+    if !scanner.take(b'{') {
+        let value = validate(text)?;
+        // What begins like no value is no JSON either, so there is always a kind here.
+        let found = JsonKind::of(value).unwrap_or(JsonKind::Null);
+        return Err(DecodeError::NotAnObject { found });
+    }
+    scanner.space();
+    if scanner.take(b'}') {
+        return Ok(scanner.end()?);
+    }
+    let mut count = 0_usize;
+    loop {
+        if count == MAX_OBJECT_FIELDS {
+            return Err(DecodeError::TooManyFields {
+                limit: MAX_OBJECT_FIELDS,
+            });
         }
-        None => {
-            validate(text)?;
+        count += 1;
+        let name = match scanner.name()? {
+            Name::Plain(name) => Cow::Borrowed(name),
+            Name::Escaped(name) => self::text(name).unwrap_or_default(),
+        };
+        take(name, scanner.value()?);
+        scanner.space();
+        if !scanner.take(b',') {
+            break;
         }
     }
-    let mut too_many = false;
-    let mut json = serde_json::Deserializer::from_str(text);
-    let visitor = ObjectVisitor {
-        take,
-        too_many: &mut too_many,
-    };
-    let read = json.deserialize_map(visitor).and_then(|()| json.end());
-    match read {
-        Ok(()) => Ok(()),
-        Err(_) if too_many => Err(DecodeError::TooManyFields {
-            limit: MAX_OBJECT_FIELDS,
-        }),
-        Err(error) => Err(DecodeError::from_json(&error)),
-    }
-}
-
-struct ObjectVisitor<'t, F> {
-    take: F,
-    too_many: &'t mut bool,
-}
-
-impl<'de, F: FnMut(Cow<'de, str>, &'de str)> Visitor<'de> for ObjectVisitor<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut count = 0_usize;
-        while let Some(name) = map.next_key_seed(Name)? {
-            if count == MAX_OBJECT_FIELDS {
-                *self.too_many = true;
-                return Err(de::Error::custom("too many fields"));
-            }
-            count += 1;
-            let raw: &'de RawValue = map.next_value()?;
-            (self.take)(name, raw.get());
-        }
-        Ok(())
-    }
-}
-
-/// A field name: borrowed unless it holds escapes.
-struct Name;
-
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Cow<'de, str>, D::Error> {
-        json.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Name {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field name")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, name: &'de str) -> Result<Cow<'de, str>, E> {
-        Ok(Cow::Borrowed(name))
-    }
-
-    fn visit_str<E: de::Error>(self, name: &str) -> Result<Cow<'de, str>, E> {
-        Ok(Cow::Owned(name.into()))
-    }
+    scanner.expect(b'}', "a comma or a closing brace")?;
+    Ok(scanner.end()?)
 }
 
 /// The text of a raw JSON string, `None` for every other kind of value.

@@ -30,6 +30,7 @@ pub mod jsonrpc;
 pub mod limits;
 mod payload;
 mod request_id;
+mod scan;
 mod sensitive;
 
 pub use close::CloseCode;
