@@ -124,7 +124,7 @@ pub enum ConnectError {
         endpoint: Endpoint,
     },
     /// The gateway answered the connect request with an error.
-    #[error("the gateway refused the connection: {error}{}", close_text(*close_code, close_reason))]
+    #[error("the gateway refused the connection: {error}{}", close_text(*close_code, close_reason, &error.message))]
     Refused {
         /// Code, details and retry advice.
         error: Box<ErrorShape>,
@@ -260,10 +260,11 @@ fn next_step(kind: &TransportErrorKind) -> &'static str {
     }
 }
 
-fn close_text(code: Option<u16>, reason: &str) -> String {
+/// The close frame's reason is mostly the message once more, cut to what fits into the frame.
+fn close_text(code: Option<u16>, reason: &str, message: &str) -> String {
     match code {
         None => String::new(),
-        Some(code) if reason.is_empty() => format!(" (close {code})"),
+        Some(code) if message.starts_with(reason) => format!(" (close {code})"),
         Some(code) => format!(" (close {code} {reason})"),
     }
 }

@@ -327,7 +327,7 @@ async fn silence_at_each_stage() {
             loop {
                 tokio::select! {
                     _ = peer.next_raw() => break,
-                    () = tokio::time::sleep(Duration::from_secs(1)) => {
+                    () = tokio::time::sleep(Duration::from_millis(700)) => {
                         peer.event("tick", json!({"ts":1})).await;
                     }
                 }
