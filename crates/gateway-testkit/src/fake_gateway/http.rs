@@ -3,11 +3,11 @@
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::options::Vintage;
 use super::state::Phase;
+use super::wire::Wire;
 
 /// Longest request head that is read.
 const MAX_HEAD: usize = 16 * 1024;
@@ -60,7 +60,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Reads one request head; `None` when the peer went away or sent something else.
-pub(super) async fn read_head(stream: &mut TcpStream) -> io::Result<Option<Head>> {
+pub(super) async fn read_head(stream: &mut Wire) -> io::Result<Option<Head>> {
     let mut buffer = Vec::with_capacity(1024);
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -87,7 +87,7 @@ fn parse(head: &[u8], rest: Vec<u8>) -> Option<Head> {
 }
 
 /// Sends the `101` answer.
-pub(super) async fn accept_upgrade(stream: &mut TcpStream, head: &Head) -> io::Result<()> {
+pub(super) async fn accept_upgrade(stream: &mut Wire, head: &Head) -> io::Result<()> {
     let accept = derive_accept_key(head.header("sec-websocket-key").unwrap_or_default().as_bytes());
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -113,7 +113,7 @@ impl Answer {
 }
 
 /// Sends an answer and ends the connection.
-pub(super) async fn answer(stream: &mut TcpStream, head_only: bool, answer: &Answer) -> io::Result<()> {
+pub(super) async fn answer(stream: &mut Wire, head_only: bool, answer: &Answer) -> io::Result<()> {
     let reason = match answer.status {
         200 => "OK",
         403 => "Forbidden",

@@ -37,6 +37,7 @@ mod schema;
 mod server;
 mod session;
 mod state;
+mod wire;
 
 pub use configuration::{ConfigProblem, check_configuration};
 pub(crate) use configuration::{ROOT_KEYS, lookup};

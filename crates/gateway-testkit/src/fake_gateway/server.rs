@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::DuplexStream;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::options::{FakeGatewayConfig, FakeGatewayError, FakeGatewayFaults};
 use super::session;
 use super::state::{Command, FakeGatewayStatistics, Phase, Shared};
+use super::wire::Wire;
 
 const BACKLOG: u32 = 1024;
 /// `restartExpectedMs` of the shutdown event before a restart.
@@ -59,9 +61,23 @@ impl FakeGateway {
     /// [`FakeGatewayError::Bind`] when the IPv4 port is taken, [`FakeGatewayError::Random`] without random numbers.
     pub async fn start(config: FakeGatewayConfig) -> Result<Self, FakeGatewayError> {
         getrandom::u32().map_err(|error| FakeGatewayError::Random(error.to_string()))?;
+        let listeners = Listeners::bind(config.port, config.ipv6)?;
+        Ok(Self::serve(config, |_| listeners))
+    }
+
+    /// Serves without a socket; [`connect_in_memory`](Self::connect_in_memory) gives the client's ends. With tokio's
+    /// paused clock everything it does happens in virtual time, in the same order on every run.
+    ///
+    /// Must be called within a tokio runtime.
+    #[must_use]
+    pub fn start_in_memory(config: FakeGatewayConfig) -> Self {
+        Self::serve(config, Listeners::in_memory)
+    }
+
+    fn serve(config: FakeGatewayConfig, listen: impl FnOnce(&Shared) -> Listeners) -> Self {
         let (commands, orders) = mpsc::channel(64);
         let shared = Arc::new(Shared::new(config, commands));
-        let listeners = Listeners::bind(shared.config.port, shared.config.ipv6)?;
+        let listeners = listen(&shared);
         shared.set_port(listeners.port);
         shared.set_phase(first_phase(&shared.config));
         let (report, outcome) = watch::channel(None);
@@ -70,7 +86,13 @@ impl FakeGateway {
             let outcome = server.run(listeners).await;
             report.send_replace(Some(outcome));
         });
-        Ok(Self { shared, outcome, task })
+        Self { shared, outcome, task }
+    }
+
+    /// A connection to a gateway in memory; `None` while it does not listen, and for one with real sockets.
+    #[must_use]
+    pub fn connect_in_memory(&self) -> Option<DuplexStream> {
+        self.shared.connect_memory()
     }
 
     /// The port.
@@ -179,6 +201,12 @@ impl FakeGateway {
         let _ = self.shared.commands.try_send(Command::Stop { restart: false });
     }
 
+    /// Ends at once, like a process under `SIGKILL`: every connection is cut, the port is free.
+    pub fn kill(&self) {
+        self.shared.close_memory();
+        self.task.abort();
+    }
+
     /// Begins an in-process restart: shutdown event with `restartExpectedMs`, close 1012, the same port again.
     pub fn begin_restart(&self) {
         let _ = self.shared.commands.try_send(Command::Stop { restart: true });
@@ -203,14 +231,18 @@ impl FakeGateway {
 
 impl Drop for FakeGateway {
     fn drop(&mut self) {
-        self.task.abort();
+        self.kill();
     }
 }
 
 struct Listeners {
-    v4: TcpListener,
-    v6: Option<TcpListener>,
     port: u16,
+    source: Source,
+}
+
+enum Source {
+    Tcp { v4: TcpListener, v6: Option<TcpListener> },
+    Memory(mpsc::Receiver<DuplexStream>),
 }
 
 impl Listeners {
@@ -221,25 +253,44 @@ impl Listeners {
         let v6 = ipv6.then(|| listen(SocketAddr::from((Ipv6Addr::LOCALHOST, port)))).and_then(|bound| {
             bound.inspect_err(|error| tracing::warn!(port, %error, "cannot listen on [::1]; serving IPv4 alone")).ok()
         });
-        Ok(Self { v4, v6, port })
+        Ok(Self { port, source: Source::Tcp { v4, v6 } })
+    }
+
+    /// Listens in memory, on a port that is only a number.
+    fn in_memory(shared: &Shared) -> Self {
+        let (sender, receiver) = mpsc::channel(BACKLOG as usize);
+        shared.open_memory(sender);
+        Self { port: shared.config.port, source: Source::Memory(receiver) }
     }
 
     fn describe(&self) -> String {
         let (port, pid) = (self.port, std::process::id());
-        let v6 = if self.v6.is_some() { format!(", ws://[::1]:{port}") } else { String::new() };
+        let has_v6 = matches!(&self.source, Source::Tcp { v6: Some(_), .. });
+        let v6 = if has_v6 { format!(", ws://[::1]:{port}") } else { String::new() };
         format!("listening on ws://127.0.0.1:{port}{v6} (PID {pid})")
     }
 
-    async fn accept(&self) -> io::Result<TcpStream> {
-        let (stream, _) = match &self.v6 {
+    async fn accept(&mut self) -> io::Result<Wire> {
+        let (v4, v6) = match &mut self.source {
+            Source::Tcp { v4, v6 } => (v4, v6),
+            Source::Memory(receiver) => {
+                return match receiver.recv().await {
+                    Some(stream) => Ok(Wire::Memory(stream)),
+                    // The sender lives as long as this listens.
+                    None => std::future::pending().await,
+                };
+            }
+        };
+        let (stream, _) = match v6 {
             Some(v6) => tokio::select! {
-                accepted = self.v4.accept() => accepted?,
+                biased;
+                accepted = v4.accept() => accepted?,
                 accepted = v6.accept() => accepted?,
             },
-            None => self.v4.accept().await?,
+            None => v4.accept().await?,
         };
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Wire::Tcp(stream))
     }
 }
 
@@ -274,16 +325,23 @@ struct Server {
 impl Server {
     async fn run(mut self, mut listeners: Listeners) -> StopOutcome {
         loop {
-            let restart = self.serve(&listeners).await;
+            let restart = self.serve(&mut listeners).await;
             self.announce_end(restart).await;
             let port = listeners.port;
+            let in_memory = matches!(listeners.source, Source::Memory(_));
+            self.shared.close_memory();
             drop(listeners);
             self.finish_sessions().await;
             if !restart {
                 return StopOutcome::Stopped;
             }
             sleep(self.shared.config.restart_gap).await;
-            match rebind(port, self.shared.config.ipv6).await {
+            let bound = if in_memory {
+                Some(Listeners::in_memory(&self.shared))
+            } else {
+                rebind(port, self.shared.config.ipv6).await
+            };
+            match bound {
                 Some(bound) => listeners = bound,
                 None => return StopOutcome::PortLost,
             }
@@ -294,7 +352,7 @@ impl Server {
     }
 
     /// Serves until somebody wants it to end; says whether it is to come back.
-    async fn serve(&mut self, listeners: &Listeners) -> bool {
+    async fn serve(&mut self, listeners: &mut Listeners) -> bool {
         let config = &self.shared.config;
         config.log.line("gateway", &listeners.describe());
         if !starts_slowly(config) {
@@ -310,12 +368,7 @@ impl Server {
         loop {
             let accepting = !*stalled.borrow_and_update();
             tokio::select! {
-                accepted = listeners.accept(), if accepting => {
-                    if let Ok(stream) = accepted {
-                        self.shared.count(|statistics| statistics.accepted += 1);
-                        self.sessions.spawn(session::run(Arc::clone(&self.shared), stream));
-                    }
-                }
+                biased;
                 Some(_) = self.sessions.join_next() => {}
                 _ = stalled.changed() => {}
                 order = self.orders.recv() => match order {
@@ -338,6 +391,12 @@ impl Server {
                     if self.shared.phase() == Phase::Starting {
                         self.shared.set_phase(Phase::Ready);
                         self.shared.config.log.line("gateway", "ready");
+                    }
+                }
+                accepted = listeners.accept(), if accepting => {
+                    if let Ok(stream) = accepted {
+                        self.shared.count(|statistics| statistics.accepted += 1);
+                        self.sessions.spawn(session::run(Arc::clone(&self.shared), stream));
                     }
                 }
                 () = sleep_until(next_tick) => {
@@ -385,6 +444,7 @@ impl Server {
         let mut waiting = !self.shared.config.vintage.is_new();
         loop {
             tokio::select! {
+                biased;
                 ended = self.sessions.join_next() => if ended.is_none() {
                     return;
                 },

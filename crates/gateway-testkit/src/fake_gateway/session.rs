@@ -9,7 +9,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -25,6 +24,7 @@ use super::methods::{self, Caller, Failure, Reply};
 use super::options::{ChallengeFault, FakeGatewayFaults, Refusal};
 use super::schema;
 use super::state::{Phase, Registration, Shared, ToSession, is_announced, random_uuid};
+use super::wire::Wire;
 
 /// Longest close reason the gateway sends.
 const MAX_CLOSE_REASON: usize = 120;
@@ -63,7 +63,7 @@ impl From<WsError> for End {
     }
 }
 
-pub(super) async fn run(shared: Arc<Shared>, mut stream: TcpStream) {
+pub(super) async fn run(shared: Arc<Shared>, mut stream: Wire) {
     let faults = shared.faults();
     let cut = Arc::new(Notify::new());
     let mut closing = shared.closing.subscribe();
@@ -77,12 +77,14 @@ pub(super) async fn run(shared: Arc<Shared>, mut stream: TcpStream) {
         head.ok()?.ok()?
     };
     let head = tokio::select! {
+            biased;
         head = head => head,
         _ = closing.changed() => None,
     };
     let Some(head) = head else { return };
     let serve = serve_head(&shared, faults, stream, head, &cut);
     tokio::select! {
+            biased;
         () = cut.notified() => {}
         () = serve => {}
     }
@@ -98,7 +100,7 @@ async fn becomes(flag: &mut watch::Receiver<bool>, value: bool) {
     let _ = flag.wait_for(|flag| *flag == value).await;
 }
 
-async fn discard(stream: &mut TcpStream) {
+async fn discard(stream: &mut Wire) {
     let mut buffer = [0; 4096];
     while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
 }
@@ -106,7 +108,7 @@ async fn discard(stream: &mut TcpStream) {
 async fn serve_head(
     shared: &Arc<Shared>,
     faults: Arc<FakeGatewayFaults>,
-    mut stream: TcpStream,
+    mut stream: Wire,
     mut head: Head,
     cut: &Arc<Notify>,
 ) {
@@ -182,7 +184,7 @@ fn refused_upgrade(shared: &Shared, faults: &FakeGatewayFaults, head: &Head) -> 
 }
 
 struct Session {
-    ws: WebSocketStream<TcpStream>,
+    ws: WebSocketStream<Wire>,
     shared: Arc<Shared>,
     faults: Arc<FakeGatewayFaults>,
     registration: Registration,
@@ -233,6 +235,7 @@ impl Session {
         }
         self.challenge(upgrade).await?;
         let admission = tokio::select! {
+            biased;
             admission = self.handshake(upgrade) => admission?,
             // The gateway gives no reason.
             () = sleep_until(deadline) => return Err(End::close(1000, "")),
@@ -368,6 +371,7 @@ impl Session {
             becomes(&mut stalled, false).await;
             let overdue = unanswered_ping.zip(shared.config.pong_timeout).map(|(since, limit)| since + limit);
             tokio::select! {
+            biased;
                 order = self.receiver.recv() => self.obey(order).await?,
                 message = self.ws.next() => match message {
                     Some(Ok(Message::Pong(_))) => unanswered_ping = None,
@@ -510,6 +514,7 @@ impl Session {
         loop {
             unstalled(&self.shared).await;
             tokio::select! {
+            biased;
                 order = self.receiver.recv() => self.obey(order).await?,
                 message = self.ws.next() => match message {
                     Some(Ok(Message::Text(text))) => return Ok(text.into()),

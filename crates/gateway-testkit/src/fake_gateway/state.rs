@@ -1,12 +1,13 @@
 //! What all sockets of one fake gateway share.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
@@ -95,10 +96,12 @@ struct Inner {
     wrong_tokens: u32,
     version: StateVersion,
     event_seq: u64,
-    links: HashMap<u64, Link>,
+    links: BTreeMap<u64, Link>,
     next_link: u64,
     connects: VecDeque<Value>,
     fixed_challenges: VecDeque<FixedChallenge>,
+    /// Where connections in memory go while the gateway listens.
+    memory: Option<mpsc::Sender<DuplexStream>>,
     /// A moment and what the server clock said then.
     clock: (Instant, u64),
 }
@@ -143,10 +146,11 @@ impl Shared {
             version: StateVersion { presence: 1, health: 1 },
             // 2026.3.2 numbers for the whole process, so the first number a client sees is arbitrary.
             event_seq: 17,
-            links: HashMap::new(),
+            links: BTreeMap::new(),
             next_link: 0,
             connects: VecDeque::new(),
             fixed_challenges: config.fixed_challenges.clone().into(),
+            memory: None,
             clock: (Instant::now(), wall_clock_ms()),
         };
         Self {
@@ -181,6 +185,21 @@ impl Shared {
 
     pub(super) fn uptime_ms(&self) -> u64 {
         content::millis(self.started.elapsed())
+    }
+
+    pub(super) fn open_memory(&self, sender: mpsc::Sender<DuplexStream>) {
+        lock(&self.inner).memory = Some(sender);
+    }
+
+    pub(super) fn close_memory(&self) {
+        lock(&self.inner).memory = None;
+    }
+
+    pub(super) fn connect_memory(&self) -> Option<DuplexStream> {
+        const PIPE_BYTES: usize = 256 * 1024;
+        let (client, server) = tokio::io::duplex(PIPE_BYTES);
+        lock(&self.inner).memory.as_ref()?.try_send(server).ok()?;
+        Some(client)
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -315,11 +334,11 @@ impl Shared {
         let inner = lock(&self.inner);
         let now = inner.now_ms();
         let own = content::own_presence(self.config.vintage, &inner.boot_id, now);
-        let mut ids: Vec<&u64> = inner.links.keys().collect();
-        ids.sort_unstable();
-        let clients = ids.into_iter().filter_map(|id| inner.links[id].admission.as_ref()).map(|admission| {
-            content::client_presence(self.config.vintage, admission, "connect", now)
-        });
+        let clients = inner
+            .links
+            .values()
+            .filter_map(|link| link.admission.as_ref())
+            .map(|admission| content::client_presence(self.config.vintage, admission, "connect", now));
         std::iter::once(own).chain(clients).collect()
     }
 
