@@ -219,21 +219,26 @@ impl Environment {
 
     /// The values that must not appear anywhere.
     pub(crate) fn redactor(&self) -> Redactor {
-        Redactor::new(
-            self.variables
-                .values()
-                .filter_map(|variable| match &variable.value {
-                    Value::Secret(secret) => Some(secret.expose_secret()),
-                    Value::Plain(value) if is_secret_name(&variable.name.to_string_lossy()) => {
-                        value.to_str()
-                    }
-                    // A key that came with the parent's environment is as secret as one that was set here.
-                    Value::Inherited(value) if is_secret_name(&variable.name.to_string_lossy()) => {
-                        value.to_str()
-                    }
-                    Value::Plain(_) | Value::Inherited(_) => None,
-                }),
-        )
+        let declared = self
+            .variables
+            .values()
+            .filter_map(|variable| match &variable.value {
+                Value::Secret(secret) => Some(secret.expose_secret()),
+                Value::Plain(_) | Value::Inherited(_) => None,
+            });
+        // A key that came with the parent's environment is as secret as one that was set here.
+        let guessed = self
+            .variables
+            .values()
+            .filter_map(|variable| match &variable.value {
+                Value::Plain(value) | Value::Inherited(value)
+                    if is_secret_name(&variable.name.to_string_lossy()) =>
+                {
+                    value.to_str()
+                }
+                _ => None,
+            });
+        Redactor::new(declared, guessed)
     }
 }
 

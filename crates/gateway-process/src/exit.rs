@@ -85,7 +85,7 @@ impl fmt::Display for ChildExit {
         write!(f, " after {:.3} s", self.ran_for.as_secs_f64())?;
         match &self.reason {
             ExitReason::Requested(reason) => write!(f, " ({reason})")?,
-            ExitReason::Unexpected => f.write_str(" (unexpected)")?,
+            ExitReason::Unexpected => f.write_str(" (by itself)")?,
         }
         if !self.leftovers.is_empty() {
             write!(f, "; killed what it left behind: {:?}", self.leftovers)?;
@@ -112,7 +112,7 @@ mod tests {
         let table = [
             (
                 exit(Some(78), None, ExitReason::Unexpected, vec![]),
-                "process 7 exited with code 78 after 1.500 s (unexpected)",
+                "process 7 exited with code 78 after 1.500 s (by itself)",
             ),
             (
                 exit(None, Some(9), requested(), vec![]),

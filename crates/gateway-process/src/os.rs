@@ -35,6 +35,9 @@ const DRAIN_AFTER_EXIT: Duration = Duration::from_millis(250);
 /// How long killed members of the group may take to disappear.
 const GROUP_GONE_WITHIN: Duration = Duration::from_secs(1);
 
+/// Stands in for a time that the clock cannot represent: 30 years.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// Starts real processes. Needs a tokio runtime with I/O and time enabled; use real time, because a paused clock runs ahead of real
 /// pipes.
 ///
@@ -282,7 +285,10 @@ impl ManagedChild for OsChild {
         // An exit that has happened was not requested, even when nobody has noticed it yet.
         if !shared.owned.has_exited() {
             let _ = shared.reason.set(request.reason);
-            let wanted = asked_at + request.ask_for;
+            // Whoever says "as long as it takes" means it.
+            let wanted = asked_at
+                .checked_add(request.ask_for)
+                .unwrap_or_else(|| asked_at + FOR_EVER);
             shared.force_at.send_if_modified(|force_at| {
                 let sooner = force_at.is_none_or(|at| wanted < at);
                 if sooner {
@@ -293,9 +299,12 @@ impl ManagedChild for OsChild {
         }
         let mut stage = shared.stage.subscribe();
         let collected = stage.wait_for(|stage| !matches!(stage, Stage::Running));
-        if timeout(request.ask_for + request.reap_within, collected)
-            .await
-            .is_err()
+        if timeout(
+            request.ask_for.saturating_add(request.reap_within),
+            collected,
+        )
+        .await
+        .is_err()
         {
             return Err(TerminateError::StillAlive {
                 pid: self.pid(),

@@ -83,12 +83,28 @@ pub async fn port_owners(port: u16, deadline: Duration) -> Result<Vec<PortOwner>
 }
 
 fn read_owners(port: u16) -> Result<Vec<PortOwner>, PortError> {
+    let mut owners = named_owners(port)?;
+    let mut nameless = nameless_among(&owners, port);
+    // The two tables are read one after the other. A socket that was opened in between has a process all right.
+    for _ in 0..2 {
+        if nameless.is_empty() {
+            break;
+        }
+        owners = named_owners(port)?;
+        nameless = nameless_among(&owners, port);
+    }
+    owners.extend(nameless);
+    owners.sort_by_key(|owner| (owner.address, owner.pid));
+    Ok(owners)
+}
+
+fn named_owners(port: u16) -> Result<Vec<PortOwner>, PortError> {
     let all = listeners::get_all().map_err(|error| PortError::Unreadable {
         port,
         message: error.to_string(),
     })?;
     // A look-up by port alone would also match connected sockets.
-    let mut owners: Vec<_> = all
+    Ok(all
         .into_iter()
         .filter(|listener| {
             listener.protocol == listeners::Protocol::TCP
@@ -102,18 +118,20 @@ fn read_owners(port: u16) -> Result<Vec<PortOwner>, PortError> {
                 .find(|text| !text.is_empty()),
             address: listener.socket,
         })
-        .collect();
-    for address in listening_addresses(port) {
-        if owners.iter().all(|owner| owner.address != address) {
-            owners.push(PortOwner {
-                pid: None,
-                program: None,
-                address,
-            });
-        }
-    }
-    owners.sort_by_key(|owner| (owner.address, owner.pid));
-    Ok(owners)
+        .collect())
+}
+
+/// Listening sockets that no named process holds.
+fn nameless_among(owners: &[PortOwner], port: u16) -> Vec<PortOwner> {
+    listening_addresses(port)
+        .into_iter()
+        .filter(|address| owners.iter().all(|owner| owner.address != *address))
+        .map(|address| PortOwner {
+            pid: None,
+            program: None,
+            address,
+        })
+        .collect()
 }
 
 /// The addresses with a listening socket on `port`, whoever holds it.

@@ -7,9 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 /// What stands in place of a secret.
 pub(crate) const REDACTED: &str = "[redacted]";
 
-/// Shorter values are not searched for in text: `1` is no secret, and cutting it out everywhere makes a log unreadable.
-/// They are still redacted where the name gives them away.
-const MIN_SEARCHED: usize = 4;
+/// A value that is only guessed to be a secret, by its variable's name, is searched for in text from this length on: a setting like
+/// `KEY_MODE=1` must not make every log unreadable.
+const MIN_GUESSED: usize = 6;
 
 /// Parts of a variable's or option's name that announce a secret.
 const SECRET_WORDS: [&str; 7] = [
@@ -36,10 +36,18 @@ pub(crate) struct Redactor {
 }
 
 impl Redactor {
-    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut secrets: Vec<&str> = secrets
+    /// `declared` values are secrets by their type and searched for whatever their length, `guessed` ones by the name of their variable.
+    pub(crate) fn new<'a>(
+        declared: impl IntoIterator<Item = &'a str>,
+        guessed: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let guessed = guessed
             .into_iter()
-            .filter(|s| s.chars().count() >= MIN_SEARCHED)
+            .filter(|value| value.chars().count() >= MIN_GUESSED);
+        let mut secrets: Vec<&str> = declared
+            .into_iter()
+            .filter(|value| !value.is_empty())
+            .chain(guessed)
             .collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
@@ -143,7 +151,7 @@ mod tests {
 
     #[test]
     fn command_lines() {
-        let redactor = Redactor::new(["hunter22", "hunter2", "1"]);
+        let redactor = Redactor::new(["hunter22", "", "pw!"], ["hunter2", "dev"]);
         let table: &[(&[&str], &str)] = &[
             (&[], "node"),
             (
@@ -166,7 +174,10 @@ mod tests {
             ),
             (&["token", "abc"], "node token abc"),
             (&["xhunter22y", "hunter2"], "node x[redacted]y [redacted]"),
-            (&["--url=hunter2"], "node --url=[redacted]"),
+            (
+                &["--url=hunter2", "xpw!x"],
+                "node --url=[redacted] x[redacted]x",
+            ),
             (
                 &["http://u:p@h:1/x?y@z", "ws://u@h", "ws://h/a@b"],
                 "node http://[redacted]@h:1/x?y@z\" ws://[redacted]@h ws://h/a@b",
@@ -183,7 +194,7 @@ mod tests {
             );
         }
         assert_eq!(redactor.command_line("node", ["a b"]), r#"node "a b""#);
-        assert_eq!(format!("{redactor:?}"), "Redactor(2 secrets)");
+        assert_eq!(format!("{redactor:?}"), "Redactor(3 secrets)");
     }
 
     #[test]
@@ -217,7 +228,7 @@ mod tests {
             words.push(secret.clone());
             let at = split.index(words.len());
             words.insert(at, format!("--header=Bearer {secret}"));
-            let redactor = Redactor::new([secret.as_str()]);
+            let redactor = Redactor::new([secret.as_str()], []);
             let line = redactor.command_line(&format!("/opt/{secret}/node"), words.iter().map(String::as_str));
             prop_assert!(!line.contains(&secret), "{line}");
         }
