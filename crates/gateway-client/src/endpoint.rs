@@ -1,7 +1,7 @@
 //! Where a gateway listens.
 //!
-//! The reference manager dialled `localhost` while everything else tested 127.0.0.1; on a host that resolves the
-//! name to `::1` first, the two could reach different programs. An [`Endpoint`] therefore never asks a resolver
+//! On a host that resolves `localhost` to `::1` first, dialling the name and testing 127.0.0.1 can reach two
+//! different programs. An [`Endpoint`] therefore never asks a resolver
 //! for the local machine: it holds the literal addresses, IPv4 first, because the gateway always serves IPv4 and
 //! serves `::1` only when nobody else holds that port.
 

@@ -1,7 +1,7 @@
 //! From an address to a hello: dial, upgrade, challenge, connect request, answer.
 //!
-//! One deadline covers all of it, reading the credentials included, and every way out closes the socket: in the
-//! reference manager a failing settings read hung the start for ever, and a refused socket stayed open. Nothing but
+//! One deadline covers all of it, reading the credentials included, and every way out closes the socket: a
+//! failing settings read must not hang a start for ever, nor a refused socket stay open. Nothing but
 //! the connect request is sent before the answer, because older gateways close on any second frame.
 
 use std::sync::Arc;

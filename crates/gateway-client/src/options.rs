@@ -12,11 +12,11 @@ use crate::identity::DeviceIdentity;
 use crate::rpc::DEFAULT_CALL_TIMEOUT;
 use crate::transport::{DEFAULT_MAX_MESSAGE_BYTES, HandshakeProgress};
 
-/// From dialling to hello: 20 s. A cold gateway on a loaded machine needs more than the 10 s that the reference
-/// first allowed, and the gateway itself gives up an unauthenticated socket after 15 s.
+/// From dialling to hello: 20 s. A cold gateway on a loaded machine needs more than 10 s,
+/// and the gateway itself gives up an unauthenticated socket after 15 s.
 pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// From the upgrade to the challenge: 10 s, the reference's value. A gateway sends it within milliseconds.
+/// From the upgrade to the challenge: 10 s. A gateway sends it within half a second even when it has just started.
 pub const DEFAULT_CHALLENGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Requests that may wait for the socket: 256.

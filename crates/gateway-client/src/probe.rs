@@ -9,7 +9,7 @@ use crate::error::{ConnectError, HandshakeStage};
 use crate::handshake::challenge_only;
 use crate::transport::{Transport, TransportError, TransportErrorKind};
 
-/// A sensible deadline for [`probe_challenge`]: 1500 ms, the reference's value. A gateway sends its challenge
+/// A sensible deadline for [`probe_challenge`]: 1500 ms. A gateway sends its challenge
 /// within milliseconds of the upgrade.
 pub const PROBE_DEADLINE: Duration = Duration::from_millis(1500);
 

@@ -8,7 +8,7 @@ use gateway_protocol::{DecodeError, EncodeError, ErrorShape};
 use crate::connection::Disconnected;
 use crate::transport::TransportError;
 
-/// How long a call may take when neither the call nor the connection says otherwise: 30 s, the reference's value.
+/// How long a call may take when neither the call nor the connection says otherwise: 30 s, as in OpenClaw's own client.
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Options of one call.
