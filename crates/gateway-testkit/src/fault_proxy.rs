@@ -74,7 +74,12 @@ impl FaultProxy {
         let plan = Arc::new(Mutex::new(ProxyPlan::default()));
         let (orders, _) = watch::channel(None);
         let task = tokio::spawn(accept(listener, server, Arc::clone(&plan), orders.clone()));
-        Ok(Self { port, plan, orders, task })
+        Ok(Self {
+            port,
+            plan,
+            orders,
+            task,
+        })
     }
 
     /// The port to connect to.
@@ -118,9 +123,16 @@ async fn accept(
     }
 }
 
-async fn relay(mut client: TcpStream, address: SocketAddr, plan: ProxyPlan, mut orders: watch::Receiver<Option<Cut>>) {
+async fn relay(
+    mut client: TcpStream,
+    address: SocketAddr,
+    plan: ProxyPlan,
+    mut orders: watch::Receiver<Option<Cut>>,
+) {
     // A server that is not there ends the client's connection too.
-    let Ok(mut server) = TcpStream::connect(address).await else { return };
+    let Ok(mut server) = TcpStream::connect(address).await else {
+        return;
+    };
     // Small writes pass as they come; a failure only makes them slower.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let cut = {
@@ -165,14 +177,22 @@ async fn relay(mut client: TcpStream, address: SocketAddr, plan: ProxyPlan, mut 
 }
 
 /// Copies until the end of the stream (`None`) or the limit.
-async fn pump(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, limit: Option<Limit>) -> Option<Cut> {
+async fn pump(
+    from: &mut ReadHalf<'_>,
+    to: &mut WriteHalf<'_>,
+    limit: Option<Limit>,
+) -> Option<Cut> {
     let mut buffer = vec![0; 16 * 1024];
     let mut left = limit.map(|limit| limit.bytes);
     loop {
         if left == Some(0) {
             return limit.map(|limit| limit.then);
         }
-        let room = left.map_or(buffer.len(), |left| usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len()));
+        let room = left.map_or(buffer.len(), |left| {
+            usize::try_from(left)
+                .unwrap_or(usize::MAX)
+                .min(buffer.len())
+        });
         let count = from.read(&mut buffer[..room]).await.unwrap_or(0);
         if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
             // The other direction goes on, as TCP allows.

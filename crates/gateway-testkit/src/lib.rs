@@ -1,4 +1,4 @@
-//! A scripted OpenClaw Gateway, process host and transport to test supervisors and clients against.
+#![doc = include_str!("../README.md")]
 
 pub mod child;
 pub mod fake_gateway;

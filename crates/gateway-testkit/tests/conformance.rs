@@ -27,7 +27,10 @@ const NOT_PLAYED: &[(&str, &str)] = &[
     ("event_stream_75s", "75 seconds of events"),
     ("keepalive_no_pong", "the recording client hides its pongs"),
     ("killed_", "signal"),
-    ("preauth_budget_exceeded", "the 32 other sockets are not recorded"),
+    (
+        "preauth_budget_exceeded",
+        "the 32 other sockets are not recorded",
+    ),
     ("restart_request_", "restart"),
     ("rpc_gateway_identity_get", "method not built"),
     ("rpc_gateway_suspend_status", "method not built"),
@@ -39,8 +42,10 @@ const NOT_PLAYED: &[(&str, &str)] = &[
 ];
 
 /// Cases where the fake is known to differ.
-const DIFFERENT: &[(&str, &str)] =
-    &[("rpc_config_patch_bad_json", "the position in the text is counted by another reader")];
+const DIFFERENT: &[(&str, &str)] = &[(
+    "rpc_config_patch_bad_json",
+    "the position in the text is counted by another reader",
+)];
 
 #[tokio::test]
 async fn the_fake_answers_like_2026_3_2() {
@@ -56,7 +61,8 @@ async fn check(vintage: Vintage, at_least: usize) {
     let cases = cases(vintage.release());
     let (mut matched, mut skipped, mut wrong) = (0, 0, BTreeMap::new());
     for case in cases.values() {
-        let known = |list: &[(&str, &str)]| list.iter().any(|(prefix, _)| case.name.starts_with(prefix));
+        let known =
+            |list: &[(&str, &str)]| list.iter().any(|(prefix, _)| case.name.starts_with(prefix));
         if known(NOT_PLAYED) || known(DIFFERENT) {
             skipped += 1;
             continue;
@@ -67,19 +73,27 @@ async fn check(vintage: Vintage, at_least: usize) {
             Err(_) => drop(wrong.insert(&case.name, "took too long".to_owned())),
         }
     }
-    println!("{}: {matched} cases matched, {} differ, {skipped} not played", vintage.release(), wrong.len());
+    println!(
+        "{}: {matched} cases matched, {} differ, {skipped} not played",
+        vintage.release(),
+        wrong.len()
+    );
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(matched >= at_least, "only {matched} cases were played");
 }
 
 async fn play(vintage: Vintage, case: &Case, cases: &BTreeMap<String, Case>) -> Result<(), String> {
-    let gateway = FakeGateway::start(settings(vintage, case, cases)).await.map_err(|error| error.to_string())?;
+    let gateway = FakeGateway::start(settings(vintage, case, cases))
+        .await
+        .map_err(|error| error.to_string())?;
     if case.name.starts_with("startup_unavailable") {
         gateway.set_phase(Phase::Starting);
     }
     for (second, lines) in [(false, &case.first), (true, &case.second)] {
         if !lines.is_empty() {
-            play_socket(&gateway, case, lines).await.map_err(|error| format!("second={second}: {error}"))?;
+            play_socket(&gateway, case, lines)
+                .await
+                .map_err(|error| format!("second={second}: {error}"))?;
         }
     }
     Ok(())
@@ -87,18 +101,30 @@ async fn play(vintage: Vintage, case: &Case, cases: &BTreeMap<String, Case>) -> 
 
 fn settings(vintage: Vintage, case: &Case, cases: &BTreeMap<String, Case>) -> FakeGatewayConfig {
     let mut config = FakeGatewayConfig::new(vintage).with_token(TOKEN);
-    config.handshake_timeout =
-        if case.name == "preauth_idle_timeout" { Duration::from_millis(50) } else { Duration::from_secs(15) };
+    config.handshake_timeout = if case.name == "preauth_idle_timeout" {
+        Duration::from_millis(50)
+    } else {
+        Duration::from_secs(15)
+    };
     config.fixed_challenges = [&case.first, &case.second]
         .into_iter()
         .filter_map(|lines| {
-            let challenge = lines.iter().map(|line| &line["frame"]).find(|frame| frame["event"] == "connect.challenge")?;
+            let challenge = lines
+                .iter()
+                .map(|line| &line["frame"])
+                .find(|frame| frame["event"] == "connect.challenge")?;
             let nonce = challenge["payload"]["nonce"].as_str()?.to_owned();
-            Some(FixedChallenge { nonce, ts: challenge["payload"]["ts"].as_u64()? })
+            Some(FixedChallenge {
+                nonce,
+                ts: challenge["payload"]["ts"].as_u64()?,
+            })
         })
         .collect();
     // These cases use the key that an earlier one paired.
-    if case.name.starts_with("hello_ui_device") || case.name.starts_with("hello_ui_platform") || case.name.contains("plus_devicetoken") {
+    if case.name.starts_with("hello_ui_device")
+        || case.name.starts_with("hello_ui_platform")
+        || case.name.contains("plus_devicetoken")
+    {
         config.paired_devices.extend(paired_before(case, cases));
     }
     config
@@ -106,15 +132,29 @@ fn settings(vintage: Vintage, case: &Case, cases: &BTreeMap<String, Case>) -> Fa
 
 /// The device of `hello_ui_device_v2_firstpair`, as that session left it.
 fn paired_before(case: &Case, cases: &BTreeMap<String, Case>) -> Option<PairedDevice> {
-    let first = cases.get("hello_ui_device_v2_firstpair").filter(|first| first.name != case.name)?;
-    let connect = first.first.iter().map(|line| &line["frame"]).find(|frame| frame["method"] == "connect")?;
-    let hello = first.first.iter().map(|line| &line["frame"]).find(|frame| frame["payload"]["type"] == "hello-ok")?;
+    let first = cases
+        .get("hello_ui_device_v2_firstpair")
+        .filter(|first| first.name != case.name)?;
+    let connect = first
+        .first
+        .iter()
+        .map(|line| &line["frame"])
+        .find(|frame| frame["method"] == "connect")?;
+    let hello = first
+        .first
+        .iter()
+        .map(|line| &line["frame"])
+        .find(|frame| frame["payload"]["type"] == "hello-ok")?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     Some(PairedDevice {
         id: text(&connect["params"]["device"]["id"])?,
         token: text(&hello["payload"]["auth"]["deviceToken"])?.into(),
         role: "operator".to_owned(),
-        scopes: connect["params"]["scopes"].as_array()?.iter().filter_map(text).collect(),
+        scopes: connect["params"]["scopes"]
+            .as_array()?
+            .iter()
+            .filter_map(text)
+            .collect(),
         platform: text(&connect["params"]["client"]["platform"]),
         device_family: None,
     })
@@ -122,7 +162,9 @@ fn paired_before(case: &Case, cases: &BTreeMap<String, Case>) -> Option<PairedDe
 
 fn headers(case: &Case) -> Vec<(&'static str, String)> {
     match case.name.as_str() {
-        name if name.starts_with("url_host_header_foreign") => vec![("Host", "gateway.example".to_owned())],
+        name if name.starts_with("url_host_header_foreign") => {
+            vec![("Host", "gateway.example".to_owned())]
+        }
         name if name.starts_with("xff_") => vec![("X-Forwarded-For", "203.0.113.7".to_owned())],
         "url_origin_header" => vec![("Origin", "https://evil.example".to_owned())],
         "auth_authorization_header" => vec![("Authorization", format!("Bearer {TOKEN}"))],
@@ -139,8 +181,15 @@ async fn play_socket(gateway: &FakeGateway, case: &Case, lines: &[Value]) -> Res
     let mut client = match Client::open(gateway.port(), &path, &headers(case)).await {
         Ok(client) => client,
         Err((status, body)) => {
-            let expected = lines.iter().find(|line| line["http"].is_object()).ok_or("the upgrade was refused")?;
-            return same("upgrade", json!([expected["http"]["status"], expected["http"]["body"]]), json!([status, body]));
+            let expected = lines
+                .iter()
+                .find(|line| line["http"].is_object())
+                .ok_or("the upgrade was refused")?;
+            return same(
+                "upgrade",
+                json!([expected["http"]["status"], expected["http"]["body"]]),
+                json!([status, body]),
+            );
         }
     };
     if case.name == "ping_before_connect" || case.name == "ws_ping_from_client" {
@@ -172,13 +221,26 @@ async fn send(client: &mut Client, line: &Value, hash: Option<&(String, String)>
         client.text(text.to_owned()).await;
     } else if let Some(bytes) = line["bytes"].as_u64() {
         let bytes = usize::try_from(bytes).unwrap();
-        let padded = line["text_note"].as_str().is_some_and(|note| note.starts_with("connect"));
-        client.text(if padded { padded_connect(bytes) } else { "x".repeat(bytes) }).await;
+        let padded = line["text_note"]
+            .as_str()
+            .is_some_and(|note| note.starts_with("connect"));
+        client
+            .text(if padded {
+                padded_connect(bytes)
+            } else {
+                "x".repeat(bytes)
+            })
+            .await;
     } else if line["binary"] == true {
         client.binary(line["frame"].to_string()).await;
     } else if line["frame"].is_object() {
         let text = line["frame"].to_string();
-        client.text(hash.map_or_else(|| text.clone(), |(recorded, own)| text.replace(recorded, own))).await;
+        client
+            .text(hash.map_or_else(
+                || text.clone(),
+                |(recorded, own)| text.replace(recorded, own),
+            ))
+            .await;
     }
 }
 
@@ -187,7 +249,8 @@ fn described(note: &str) -> String {
     match note {
         "health request with 1 MiB string in params" => {
             let large = "x".repeat(1 << 20);
-            json!({"type": "req", "id": "L", "method": "health", "params": {"large": large}}).to_string()
+            json!({"type": "req", "id": "L", "method": "health", "params": {"large": large}})
+                .to_string()
         }
         "one text frame of 26214401 bytes" => "x".repeat(26_214_401),
         other => panic!("nobody knows how to send {other:?}"),
@@ -219,7 +282,12 @@ async fn expect(client: &mut Client, line: &Value, place: &str) -> Result<Value,
             return nothing;
         }
         if matches!(close["reason"].as_str(), Some("bye" | "tick timeout")) {
-            client.close(close["code"].as_u64().unwrap() as u16, close["reason"].as_str().unwrap()).await;
+            client
+                .close(
+                    close["code"].as_u64().unwrap() as u16,
+                    close["reason"].as_str().unwrap(),
+                )
+                .await;
         }
         let received = client.until_close(PATIENCE).await;
         same(place, masked(close), masked(&received))?;
@@ -230,7 +298,10 @@ async fn expect(client: &mut Client, line: &Value, place: &str) -> Result<Value,
         Some("res") => {
             let received = client.response(&frame["id"], PATIENCE).await;
             let Received::Frame(received) = received else {
-                return Err(format!("{place}: {received:?} in place of {}", summary(frame)));
+                return Err(format!(
+                    "{place}: {received:?} in place of {}",
+                    summary(frame)
+                ));
             };
             same(place, summary(frame), summary(&received))?;
             no_unknown_fields(place, frame, &received)?;
@@ -243,14 +314,24 @@ async fn expect(client: &mut Client, line: &Value, place: &str) -> Result<Value,
             None => Err(format!("{place}: no challenge")),
         },
         _ if line["pong"].is_string() => {
-            if client.pong(PATIENCE).await { nothing } else { Err(format!("{place}: no pong")) }
+            if client.pong(PATIENCE).await {
+                nothing
+            } else {
+                Err(format!("{place}: no pong"))
+            }
         }
         _ => nothing,
     }
 }
 
 fn same(place: &str, recorded: Value, received: Value) -> Result<(), String> {
-    if recorded == received { Ok(()) } else { Err(format!("{place}\n recorded {recorded}\n received {received}")) }
+    if recorded == received {
+        Ok(())
+    } else {
+        Err(format!(
+            "{place}\n recorded {recorded}\n received {received}"
+        ))
+    }
 }
 
 /// What is compared of an answer.
@@ -281,7 +362,16 @@ fn masked(value: &Value) -> Value {
     match value {
         Value::Object(map) => map
             .iter()
-            .map(|(key, value)| (key.clone(), if key == "requestId" { json!("<id>") } else { masked(value) }))
+            .map(|(key, value)| {
+                (
+                    key.clone(),
+                    if key == "requestId" {
+                        json!("<id>")
+                    } else {
+                        masked(value)
+                    },
+                )
+            })
             .collect(),
         Value::Array(items) => items.iter().map(masked).collect(),
         Value::String(text) => match text.split_once("(requestId: ") {
@@ -295,11 +385,17 @@ fn masked(value: &Value) -> Value {
 /// The fake may leave out, not invent.
 fn no_unknown_fields(place: &str, recorded: &Value, received: &Value) -> Result<(), String> {
     fn walk(path: &str, depth: u8, recorded: &Value, received: &Value) -> Result<(), String> {
-        let (Value::Object(recorded), Value::Object(received)) = (recorded, received) else { return Ok(()) };
+        let (Value::Object(recorded), Value::Object(received)) = (recorded, received) else {
+            return Ok(());
+        };
         for (key, value) in received {
             match recorded.get(key) {
-                None if !OPTIONAL.contains(&key.as_str()) => return Err(format!("{path}: `{key}` is not in the recorded answer")),
-                Some(recorded) if depth > 0 => walk(&format!("{path}.{key}"), depth - 1, recorded, value)?,
+                None if !OPTIONAL.contains(&key.as_str()) => {
+                    return Err(format!("{path}: `{key}` is not in the recorded answer"));
+                }
+                Some(recorded) if depth > 0 => {
+                    walk(&format!("{path}.{key}"), depth - 1, recorded, value)?
+                }
                 _ => {}
             }
         }

@@ -8,13 +8,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gateway_manager::events::Delivered;
 use gateway_manager::{
-    AttachMode, CallOptions, EventSubscription, FailureClass, GatewayEvent, GatewayManager, GatewayManagerBuilder, GatewayState,
-    HookError, LaunchContext, LifecycleConfig, ManagerError, Occurrence, OpenClaw, Phase, PortChoice, PreparationHook,
+    AttachMode, CallOptions, EventSubscription, FailureClass, GatewayEvent, GatewayManager,
+    GatewayManagerBuilder, GatewayState, HookError, LaunchContext, LifecycleConfig, ManagerError,
+    Occurrence, OpenClaw, Phase, PortChoice, PreparationHook,
 };
 use gateway_policy::{Effect, Lifecycle};
 use gateway_process::Environment;
 use gateway_testkit::Vintage;
-use gateway_testkit::child::{ChildScript, DoctorScript, ExitAtStart, GrandchildScript, SCRIPT_VARIABLE, StartScript};
+use gateway_testkit::child::{
+    ChildScript, DoctorScript, ExitAtStart, GrandchildScript, SCRIPT_VARIABLE, StartScript,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -55,7 +58,10 @@ impl Bench {
 
     fn builder(&self) -> GatewayManagerBuilder {
         let mut environment = Environment::empty();
-        environment.set(SCRIPT_VARIABLE, serde_json::to_string(&self.script).unwrap());
+        environment.set(
+            SCRIPT_VARIABLE,
+            serde_json::to_string(&self.script).unwrap(),
+        );
         GatewayManager::builder()
             .openclaw(OpenClaw::Command {
                 program: PathBuf::from(env!("CARGO_BIN_EXE_fake-openclaw")),
@@ -90,16 +96,27 @@ impl Bench {
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, work).await.expect("no answer within 30 s")
+    timeout(PATIENCE, work)
+        .await
+        .expect("no answer within 30 s")
 }
 
-async fn status_is(manager: &GatewayManager, state: GatewayState) -> gateway_manager::GatewayStatus {
+async fn status_is(
+    manager: &GatewayManager,
+    state: GatewayState,
+) -> gateway_manager::GatewayStatus {
     let mut status = manager.status();
-    within(status.wait_for(|status| status.state == state)).await.unwrap().clone()
+    within(status.wait_for(|status| status.state == state))
+        .await
+        .unwrap()
+        .clone()
 }
 
 /// The next event that the function makes something of.
-async fn event<T>(events: &mut EventSubscription, wanted: impl Fn(&GatewayEvent) -> Option<T>) -> T {
+async fn event<T>(
+    events: &mut EventSubscription,
+    wanted: impl Fn(&GatewayEvent) -> Option<T>,
+) -> T {
     within(async {
         loop {
             match events.next().await.expect("the manager is there") {
@@ -121,7 +138,10 @@ fn is_alive(pid: u32) -> bool {
 }
 
 fn kill(pid: u32) {
-    let status = std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap();
+    let status = std::process::Command::new("kill")
+        .args(["-KILL", &pid.to_string()])
+        .status()
+        .unwrap();
     assert!(status.success());
 }
 
@@ -150,9 +170,15 @@ async fn from_start_to_stop() {
         within(manager.start()).await.unwrap();
         let status = manager.status().borrow().clone();
         let pid = status.pid.unwrap();
-        assert_eq!((status.state, status.phase), (GatewayState::Running, Phase::Ready));
+        assert_eq!(
+            (status.state, status.phase),
+            (GatewayState::Running, Phase::Ready)
+        );
         let session = status.session.unwrap();
-        assert_eq!(session.protocol, if vintage == Vintage::V2026_3_2 { 3 } else { 4 });
+        assert_eq!(
+            session.protocol,
+            if vintage == Vintage::V2026_3_2 { 3 } else { 4 }
+        );
         assert_eq!(manager.hello().unwrap().protocol, session.protocol);
 
         let mut phases = Vec::new();
@@ -166,22 +192,44 @@ async fn from_start_to_stop() {
                 phases.push(phase);
             }
         }
-        let mut expected = vec![Phase::Discovering, Phase::Preparing, Phase::Spawning, Phase::Listening, Phase::Handshaking];
+        let mut expected = vec![
+            Phase::Discovering,
+            Phase::Preparing,
+            Phase::Spawning,
+            Phase::Listening,
+            Phase::Handshaking,
+        ];
         if vintage == Vintage::V2026_9_6 {
             expected.push(Phase::StartingUp);
         }
         expected.push(Phase::Ready);
         assert_eq!(phases[..4], expected[..4], "{vintage:?}");
         assert_eq!(phases.last(), expected.last());
-        assert_eq!(phases.contains(&Phase::StartingUp), expected.contains(&Phase::StartingUp), "{phases:?}");
+        assert_eq!(
+            phases.contains(&Phase::StartingUp),
+            expected.contains(&Phase::StartingUp),
+            "{phases:?}"
+        );
 
         let health: Value = within(manager.call("health", &json!({}))).await.unwrap();
         assert!(health.is_object());
         let refused = within(manager.call::<_, Value>("no.such.method", &json!({}))).await;
-        let Err(ManagerError::Call(error)) = refused else { panic!("{refused:?}") };
-        assert!(error.rejection().unwrap().message.contains("unknown method"), "{error}");
+        let Err(ManagerError::Call(error)) = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(
+            error
+                .rejection()
+                .unwrap()
+                .message
+                .contains("unknown method"),
+            "{error}"
+        );
         let reading = within(manager.check_health()).await;
-        assert!(reading.is_healthy() && reading.round_trip.is_some() && reading.uptime.is_some(), "{reading:?}");
+        assert!(
+            reading.is_healthy() && reading.round_trip.is_some() && reading.uptime.is_some(),
+            "{reading:?}"
+        );
 
         let port = manager.port().unwrap();
         within(manager.stop()).await.unwrap();
@@ -189,7 +237,15 @@ async fn from_start_to_stop() {
         assert!(port_is_free(port));
         assert_eq!(manager.status().borrow().clone(), Default::default());
         let late = within(manager.call::<_, Value>("health", &json!({}))).await;
-        assert!(matches!(late, Err(ManagerError::NotConnected { state: GatewayState::Stopped })), "{late:?}");
+        assert!(
+            matches!(
+                late,
+                Err(ManagerError::NotConnected {
+                    state: GatewayState::Stopped
+                })
+            ),
+            "{late:?}"
+        );
         assert!(!within(manager.check_health()).await.is_healthy());
     }
 }
@@ -201,16 +257,31 @@ async fn a_killed_gateway_comes_back_behind_the_same_handle() {
     within(manager.start()).await.unwrap();
     let first = manager.status().borrow().pid.unwrap();
     let caller = manager.clone();
-    let pending = tokio::spawn(async move { caller.call::<_, Value>("test.silent", &json!({})).await });
+    let pending =
+        tokio::spawn(async move { caller.call::<_, Value>("test.silent", &json!({})).await });
     // The call is on its way once a later one was answered on the same socket.
-    within(manager.call::<_, Value>("health", &json!({}))).await.unwrap();
+    within(manager.call::<_, Value>("health", &json!({})))
+        .await
+        .unwrap();
     let mut status = manager.status();
     kill(first);
-    let second = within(status.wait_for(|status| status.is_running() && status.pid != Some(first))).await.unwrap().pid.unwrap();
+    let second = within(status.wait_for(|status| status.is_running() && status.pid != Some(first)))
+        .await
+        .unwrap()
+        .pid
+        .unwrap();
     assert_ne!(first, second);
-    let Err(ManagerError::Call(error)) = within(pending).await.unwrap() else { panic!("a lost call succeeded") };
-    assert_eq!(error.outcome(), gateway_client::CallOutcome::Unknown, "{error}");
-    within(manager.call::<_, Value>("health", &json!({}))).await.unwrap();
+    let Err(ManagerError::Call(error)) = within(pending).await.unwrap() else {
+        panic!("a lost call succeeded")
+    };
+    assert_eq!(
+        error.outcome(),
+        gateway_client::CallOutcome::Unknown,
+        "{error}"
+    );
+    within(manager.call::<_, Value>("health", &json!({})))
+        .await
+        .unwrap();
     within(manager.stop()).await.unwrap();
     assert_eq!(bench.starts(), 2);
 }
@@ -226,8 +297,14 @@ async fn a_gateway_that_dies_at_every_start_is_given_up() {
     });
     let manager = bench.manager();
     let failure = failed(within(manager.start()).await);
-    assert!(failure.message.contains("4 attempts") && failure.message.contains("code=1"), "{failure}");
-    assert!(failure.message.contains("TypeError") && !failure.message.contains(TOKEN), "{failure}");
+    assert!(
+        failure.message.contains("4 attempts") && failure.message.contains("code=1"),
+        "{failure}"
+    );
+    assert!(
+        failure.message.contains("TypeError") && !failure.message.contains(TOKEN),
+        "{failure}"
+    );
     assert_eq!(manager.status().borrow().phase, Phase::GaveUp);
     assert_eq!(bench.starts(), 5);
     within(manager.stop()).await.unwrap();
@@ -248,14 +325,20 @@ async fn a_broken_configuration_is_repaired_once() {
             _ => None,
         })
         .await;
-        assert_eq!(exit.code, Some(if vintage == Vintage::V2026_3_2 { 1 } else { 78 }));
+        assert_eq!(
+            exit.code,
+            Some(if vintage == Vintage::V2026_3_2 { 1 } else { 78 })
+        );
         let outcome = event(&mut events, |event| match event {
             GatewayEvent::Repaired(outcome) => Some(outcome.clone()),
             _ => None,
         })
         .await;
         assert!(outcome.succeeded() && outcome.changed, "{outcome}");
-        assert_eq!(std::fs::read_to_string(outcome.backup.unwrap()).unwrap(), broken);
+        assert_eq!(
+            std::fs::read_to_string(outcome.backup.unwrap()).unwrap(),
+            broken
+        );
         assert_eq!(bench.starts(), 2);
         within(manager.stop()).await.unwrap();
     }
@@ -273,13 +356,22 @@ async fn a_configuration_beyond_repair_ends_the_start_with_its_cause() {
     let failure = failed(within(manager.start()).await);
     assert_eq!(failure.class, FailureClass::Configuration);
     assert!(failure.message.contains("openclaw.json"), "{failure}");
-    assert_eq!((manager.status().borrow().phase, bench.starts()), (Phase::Failed, 1));
-    assert_eq!(std::fs::read_to_string(bench.config()).unwrap(), "{ not json");
+    assert_eq!(
+        (manager.status().borrow().phase, bench.starts()),
+        (Phase::Failed, 1)
+    );
+    assert_eq!(
+        std::fs::read_to_string(bench.config()).unwrap(),
+        "{ not json"
+    );
     within(manager.stop()).await.unwrap();
 
     bench.lifecycle.repair = false;
     let manager = bench.manager();
-    assert_eq!(failed(within(manager.start()).await).class, FailureClass::Configuration);
+    assert_eq!(
+        failed(within(manager.start()).await).class,
+        FailureClass::Configuration
+    );
     within(manager.stop()).await.unwrap();
 }
 
@@ -290,12 +382,21 @@ async fn a_stubborn_child_and_its_offspring_are_gone_after_the_stop() {
         grandchild: Some(GrandchildScript::default()),
         ..StartScript::default()
     });
-    let manager = bench.builder().stop_limits(Duration::from_millis(300), Duration::from_secs(5)).build().unwrap();
+    let manager = bench
+        .builder()
+        .stop_limits(Duration::from_millis(300), Duration::from_secs(5))
+        .build()
+        .unwrap();
     let mut events = manager.events();
     within(manager.start()).await.unwrap();
     let pid = manager.status().borrow().pid.unwrap();
     let grandchild: u32 = event(&mut events, |event| match event {
-        GatewayEvent::Output(line) => line.text.strip_prefix("[fake] grandchild pid ")?.trim().parse().ok(),
+        GatewayEvent::Output(line) => line
+            .text
+            .strip_prefix("[fake] grandchild pid ")?
+            .trim()
+            .parse()
+            .ok(),
         _ => None,
     })
     .await;
@@ -321,16 +422,29 @@ async fn restarts_are_merged_and_each_is_answered_by_a_launch_after_it() {
         within(one).await.unwrap().unwrap();
     }
     // One launch for the first of them, and one more for those that came while it was under way.
-    assert!((3..=4).contains(&bench.starts()), "{} starts", bench.starts());
+    assert!(
+        (3..=4).contains(&bench.starts()),
+        "{} starts",
+        bench.starts()
+    );
     let before = bench.starts();
     let delay = Some(Duration::from_millis(50));
-    let (one, other) = within(async { tokio::join!(manager.restart_debounced(delay), manager.restart_debounced(delay)) }).await;
+    let (one, other) = within(async {
+        tokio::join!(
+            manager.restart_debounced(delay),
+            manager.restart_debounced(delay)
+        )
+    })
+    .await;
     one.unwrap();
     other.unwrap();
     assert_eq!(bench.starts(), before + 1);
     within(manager.stop()).await.unwrap();
     within(manager.restart_debounced(delay)).await.unwrap();
-    assert_eq!((bench.starts(), manager.status().borrow().state), (before + 1, GatewayState::Stopped));
+    assert_eq!(
+        (bench.starts(), manager.status().borrow().state),
+        (before + 1, GatewayState::Stopped)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -341,9 +455,13 @@ async fn an_in_process_restart_keeps_the_process() {
     let pid = manager.status().borrow().pid;
     let boot = |manager: &GatewayManager| manager.hello().and_then(|hello| hello.server.boot_id);
     let before = boot(&manager);
-    within(manager.call::<_, Value>("gateway.restart.request", &json!({}))).await.unwrap();
+    within(manager.call::<_, Value>("gateway.restart.request", &json!({})))
+        .await
+        .unwrap();
     let mut status = manager.status();
-    within(status.wait_for(|status| !status.is_running())).await.unwrap();
+    within(status.wait_for(|status| !status.is_running()))
+        .await
+        .unwrap();
     status_is(&manager, GatewayState::Running).await;
     assert_eq!(manager.status().borrow().pid, pid);
     assert_ne!(boot(&manager), before);
@@ -362,7 +480,11 @@ async fn a_gateway_that_stops_answering_is_replaced() {
     bench.lifecycle.liveness.least_silence = Duration::from_millis(300);
     bench.lifecycle.liveness.verify_within = Duration::from_millis(300);
     bench.lifecycle.readiness.quiet = Duration::from_millis(1_000);
-    let manager = bench.builder().handshake_timeout(Duration::from_millis(500)).build().unwrap();
+    let manager = bench
+        .builder()
+        .handshake_timeout(Duration::from_millis(500))
+        .build()
+        .unwrap();
     let mut events = manager.events();
     within(manager.start()).await.unwrap();
     let first = manager.status().borrow().pid;
@@ -444,8 +566,14 @@ async fn preparation_steps_have_deadlines_and_a_say() {
             }
             Some(text) => {
                 let failure = failed(started);
-                assert!(failure.message.contains(text) && failure.message.contains("test step"), "{failure}");
-                assert_eq!((failure.class, bench.starts()), (FailureClass::InvalidSettings, 0));
+                assert!(
+                    failure.message.contains(text) && failure.message.contains("test step"),
+                    "{failure}"
+                );
+                assert_eq!(
+                    (failure.class, bench.starts()),
+                    (FailureClass::InvalidSettings, 0)
+                );
             }
         }
         within(manager.stop()).await.unwrap();
@@ -466,7 +594,10 @@ async fn dropping_the_last_handle_stops_the_gateway() {
 
 #[test]
 fn ending_the_runtime_kills_the_gateway() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let bench = Bench::plain();
     let (manager, pid) = runtime.block_on(async {
         let manager = bench.manager();
@@ -495,7 +626,10 @@ async fn a_second_manager_attaches_or_refuses_and_hurts_nobody() {
     let refusing = second.manager();
     let failure = failed(within(refusing.start()).await);
     assert_eq!(failure.class, FailureClass::PortHeld);
-    assert!(failure.message.contains(&pid.to_string()) && failure.message.contains("OpenClaw Gateway"), "{failure}");
+    assert!(
+        failure.message.contains(&pid.to_string()) && failure.message.contains("OpenClaw Gateway"),
+        "{failure}"
+    );
     within(refusing.stop()).await.unwrap();
 
     for mode in [AttachMode::IfPresent, AttachMode::Only] {
@@ -504,7 +638,9 @@ async fn a_second_manager_attaches_or_refuses_and_hurts_nobody() {
         within(guest.start()).await.unwrap();
         let status = guest.status().borrow().clone();
         assert!(status.attached && status.pid.is_none(), "{status:?}");
-        within(guest.call::<_, Value>("status", &json!({}))).await.unwrap();
+        within(guest.call::<_, Value>("status", &json!({})))
+            .await
+            .unwrap();
         within(guest.stop()).await.unwrap();
     }
     assert_eq!(second.starts(), 0);
@@ -521,7 +657,10 @@ async fn a_stranger_on_the_port_is_named_and_left_alone() {
     let manager = bench.manager();
     let failure = failed(within(manager.start()).await);
     assert_eq!(failure.class, FailureClass::PortHeld);
-    assert!(failure.message.contains(&std::process::id().to_string()), "{failure}");
+    assert!(
+        failure.message.contains(&std::process::id().to_string()),
+        "{failure}"
+    );
     within(manager.stop()).await.unwrap();
     let address = stranger.local_addr().unwrap();
     drop(std::net::TcpStream::connect(address).unwrap());
@@ -531,13 +670,21 @@ async fn a_stranger_on_the_port_is_named_and_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_in_the_configuration_file_is_named_as_the_cause() {
     let bench = Bench::plain();
-    bench.write_config(r#"{ gateway: { auth: { mode: "token", token: "another" } }, /* JSON5 */ }"#);
+    bench
+        .write_config(r#"{ gateway: { auth: { mode: "token", token: "another" } }, /* JSON5 */ }"#);
     let manager = bench.manager();
     let failure = failed(within(manager.start()).await);
     assert_eq!(failure.class, FailureClass::Credentials);
-    assert!(failure.message.contains("gateway.auth.token") && failure.message.contains("openclaw.json"), "{failure}");
+    assert!(
+        failure.message.contains("gateway.auth.token") && failure.message.contains("openclaw.json"),
+        "{failure}"
+    );
     assert!(!failure.message.contains(TOKEN));
-    assert_eq!(manager.status().borrow().pid, None, "a gateway that nobody can use is not left running");
+    assert_eq!(
+        manager.status().borrow().pid,
+        None,
+        "a gateway that nobody can use is not left running"
+    );
     within(manager.stop()).await.unwrap();
 }
 
@@ -547,7 +694,12 @@ async fn the_token_travels_in_the_environment_alone() {
     let manager = bench.manager();
     within(manager.start()).await.unwrap();
     let pid = manager.status().borrow().pid.unwrap();
-    let proc = |file: &str| String::from_utf8_lossy(&std::fs::read(Path::new("/proc").join(pid.to_string()).join(file)).unwrap()).into_owned();
+    let proc = |file: &str| {
+        String::from_utf8_lossy(
+            &std::fs::read(Path::new("/proc").join(pid.to_string()).join(file)).unwrap(),
+        )
+        .into_owned()
+    };
     assert!(proc("environ").contains(TOKEN));
     assert!(!proc("cmdline").contains(TOKEN));
     within(manager.restart()).await.unwrap();
@@ -577,19 +729,42 @@ async fn settings_that_cannot_work() {
         assert!(failure.message.contains(text), "{failure}");
         within(manager.stop()).await.unwrap();
     }
-    assert!(GatewayManager::builder().build().is_err(), "nothing to launch");
+    assert!(
+        GatewayManager::builder().build().is_err(),
+        "nothing to launch"
+    );
 }
 
 /// Every odd peer ends in an error that says what was seen, within the readiness limits, and nothing is left running.
 #[tokio::test(flavor = "multi_thread")]
 async fn children_that_are_no_proper_gateways() {
     let table = [
-        ("no challenge", json!({ "challenge": "missing" }), "connect.challenge"),
+        (
+            "no challenge",
+            json!({ "challenge": "missing" }),
+            "connect.challenge",
+        ),
         ("no nonce", json!({ "challenge": "without_nonce" }), "nonce"),
-        ("silent", json!({ "silent_after_accept": true }), "did not answer the WebSocket upgrade"),
-        ("no answer to connect", json!({ "silent_after_connect": true }), "Connect handshake timeout"),
-        ("no hello", json!({ "hello_payload": { "type": "nonsense" } }), "hello"),
-        ("not found", json!({ "refuse_upgrade": [404, "no such page"] }), "HTTP 404"),
+        (
+            "silent",
+            json!({ "silent_after_accept": true }),
+            "did not answer the WebSocket upgrade",
+        ),
+        (
+            "no answer to connect",
+            json!({ "silent_after_connect": true }),
+            "Connect handshake timeout",
+        ),
+        (
+            "no hello",
+            json!({ "hello_payload": { "type": "nonsense" } }),
+            "hello",
+        ),
+        (
+            "not found",
+            json!({ "refuse_upgrade": [404, "no such page"] }),
+            "HTTP 404",
+        ),
     ];
     for (name, faults, text) in table {
         let mut bench = Bench::new(StartScript {
@@ -598,7 +773,11 @@ async fn children_that_are_no_proper_gateways() {
         });
         bench.lifecycle.readiness.quiet = Duration::from_millis(800);
         bench.lifecycle.reconnect.max_attempts = 1;
-        let manager = bench.builder().handshake_timeout(Duration::from_millis(300)).build().unwrap();
+        let manager = bench
+            .builder()
+            .handshake_timeout(Duration::from_millis(300))
+            .build()
+            .unwrap();
         let failure = failed(within(manager.start()).await);
         assert!(failure.message.contains(text), "{name}: {failure}");
         let status = manager.status().borrow().clone();
@@ -640,7 +819,10 @@ async fn calls_of_one_manager_do_not_disturb_each_other() {
     let calls = (0..100_u64).map(|number| {
         let manager = manager.clone();
         tokio::spawn(async move {
-            let echoed: Value = manager.call("test.echo", &json!({ "number": number })).await.unwrap();
+            let echoed: Value = manager
+                .call("test.echo", &json!({ "number": number }))
+                .await
+                .unwrap();
             assert!(echoed.to_string().contains(&number.to_string()), "{echoed}");
         })
     });

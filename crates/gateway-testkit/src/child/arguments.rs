@@ -27,15 +27,25 @@ pub(super) fn parse(args: &[String]) -> Result<Command, String> {
     match words.as_slice() {
         ["--version" | "-V"] => Ok(Command::Version),
         ["doctor", flags @ ..] => {
-            const KNOWN: [&str; 5] = ["--fix", "--repair", "--yes", "--non-interactive", "--no-color"];
+            const KNOWN: [&str; 5] = [
+                "--fix",
+                "--repair",
+                "--yes",
+                "--non-interactive",
+                "--no-color",
+            ];
             match flags.iter().find(|flag| !KNOWN.contains(flag)) {
                 Some(flag) => Err(unknown(flag)),
                 None => Ok(Command::Doctor),
             }
         }
-        ["gateway", "run", flags @ ..] | ["gateway", flags @ ..] => gateway(flags).map(Command::GatewayRun),
+        ["gateway", "run", flags @ ..] | ["gateway", flags @ ..] => {
+            gateway(flags).map(Command::GatewayRun)
+        }
         [GRANDCHILD, lifetime] => {
-            let lifetime_ms = lifetime.parse().map_err(|_| format!("error: bad lifetime '{lifetime}'"))?;
+            let lifetime_ms = lifetime
+                .parse()
+                .map_err(|_| format!("error: bad lifetime '{lifetime}'"))?;
             Ok(Command::Grandchild { lifetime_ms })
         }
         [flag, ..] if flag.starts_with('-') => Err(unknown(flag)),
@@ -57,7 +67,9 @@ fn gateway(flags: &[&str]) -> Result<RunOptions, String> {
             None => (*flag, None),
         };
         let mut value = || {
-            attached.or_else(|| flags.next().copied()).ok_or_else(|| format!("error: option '{name}' needs a value"))
+            attached
+                .or_else(|| flags.next().copied())
+                .ok_or_else(|| format!("error: option '{name}' needs a value"))
         };
         match name {
             "--allow-unconfigured" => options.allow_unconfigured = true,
@@ -80,7 +92,10 @@ fn gateway(flags: &[&str]) -> Result<RunOptions, String> {
 }
 
 pub(super) fn port(text: &str) -> Result<u16, String> {
-    text.parse().ok().filter(|port| *port != 0).ok_or_else(|| "Invalid port".to_owned())
+    text.parse()
+        .ok()
+        .filter(|port| *port != 0)
+        .ok_or_else(|| "Invalid port".to_owned())
 }
 
 #[cfg(test)]
@@ -88,22 +103,43 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Command, String> {
-        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        parse(
+            &line
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn command_lines() {
         let run = |port, token: Option<&str>| {
-            Command::GatewayRun(RunOptions { port, token: token.map(str::to_owned), allow_unconfigured: true })
+            Command::GatewayRun(RunOptions {
+                port,
+                token: token.map(str::to_owned),
+                allow_unconfigured: true,
+            })
         };
         for (line, expected) in [
-            ("gateway run --allow-unconfigured --bind loopback --port 19000", Ok(run(Some(19000), None))),
-            ("gateway --allow-unconfigured --port=19000 --token=t", Ok(run(Some(19000), Some("t")))),
+            (
+                "gateway run --allow-unconfigured --bind loopback --port 19000",
+                Ok(run(Some(19000), None)),
+            ),
+            (
+                "gateway --allow-unconfigured --port=19000 --token=t",
+                Ok(run(Some(19000), Some("t"))),
+            ),
             ("doctor --fix --yes --non-interactive", Ok(Command::Doctor)),
             ("--version", Ok(Command::Version)),
-            ("gateway run --bogus", Err("error: unknown option '--bogus'")),
+            (
+                "gateway run --bogus",
+                Err("error: unknown option '--bogus'"),
+            ),
             ("gateway run --port 0", Err("Invalid port")),
-            ("gateway run --port", Err("error: option '--port' needs a value")),
+            (
+                "gateway run --port",
+                Err("error: option '--port' needs a value"),
+            ),
             ("gateway run --auth magic", Err("Invalid --auth 'magic'")),
             ("dance", Err("error: unknown command 'dance'")),
             ("", Err("error: no command; try `gateway run`")),

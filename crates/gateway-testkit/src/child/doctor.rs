@@ -18,7 +18,12 @@ pub(super) fn run(script: &ChildScript, surroundings: &Surroundings) -> ExitCode
     }
     let new = script.vintage == Vintage::V2026_9_6;
     let lock = StateLock::path(script.vintage, &surroundings.state_dir, 0);
-    if new && matches!(StateLock::take(&lock, Duration::ZERO), Err(LockFailure::Held { .. })) {
+    if new
+        && matches!(
+            StateLock::take(&lock, Duration::ZERO),
+            Err(LockFailure::Held { .. })
+        )
+    {
         eprintln!("another OpenClaw process owns gateway-lifecycle; stop the gateway first");
         return ExitCode::FAILURE;
     }
@@ -32,16 +37,25 @@ pub(super) fn run(script: &ChildScript, surroundings: &Surroundings) -> ExitCode
         return ExitCode::SUCCESS;
     };
     // Only unknown keys are ever repaired. 2026.3.2 reports success even when it could not repair.
-    let repairable = problems.iter().all(|problem| matches!(problem, ConfigProblem::UnknownKey { .. }));
+    let repairable = problems
+        .iter()
+        .all(|problem| matches!(problem, ConfigProblem::UnknownKey { .. }));
     if !repairable {
         for problem in &problems {
             eprintln!("- {}: {}", problem.path(), problem.message());
         }
-        return if new { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        return if new {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        };
     }
     match repair(path, &text, script.vintage) {
         Ok(()) => {
-            println!("Repaired {}; the old file is kept as openclaw.json.bak", path.display());
+            println!(
+                "Repaired {}; the old file is kept as openclaw.json.bak",
+                path.display()
+            );
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -56,7 +70,10 @@ fn repair(path: &PathBuf, text: &str, vintage: Vintage) -> std::io::Result<()> {
     let mut value: Value = serde_json::from_str(text)?;
     if let Value::Object(root) = &mut value {
         root.retain(|key, _| ROOT_KEYS.contains(&key.as_str()));
-        root.insert("meta".to_owned(), json!({"lastTouchedVersion": vintage.release()}));
+        root.insert(
+            "meta".to_owned(),
+            json!({"lastTouchedVersion": vintage.release()}),
+        );
     }
     let mut backup = path.clone().into_os_string();
     backup.push(".bak");

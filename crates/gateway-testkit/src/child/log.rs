@@ -18,7 +18,10 @@ impl Log {
 
     /// An informational line, to stdout.
     pub(super) fn info(self, subsystem: &str, message: &str) {
-        self.written(print(io::stdout().lock(), &format!("{} [{subsystem}] {message}", timestamp())));
+        self.written(print(
+            io::stdout().lock(),
+            &format!("{} [{subsystem}] {message}", timestamp()),
+        ));
     }
 
     /// A line without time and subsystem, to stderr.
@@ -39,7 +42,9 @@ fn print(mut stream: impl Write, line: &str) -> io::Result<()> {
 }
 
 fn timestamp() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     iso(now.as_secs(), now.subsec_millis())
 }
 
@@ -49,11 +54,16 @@ fn iso(seconds: u64, millis: u32) -> String {
     // The civil date of a day count: years begin in March, so that the leap day is the last one.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (time / 3_600, time / 60 % 60, time % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")

@@ -40,7 +40,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-pub use script::{ChildScript, DoctorScript, ExitAtStart, Flood, GrandchildScript, SCRIPT_VARIABLE, StartScript};
+pub use script::{
+    ChildScript, DoctorScript, ExitAtStart, Flood, GrandchildScript, SCRIPT_VARIABLE, StartScript,
+};
 
 use arguments::Command;
 use surroundings::Surroundings;
@@ -58,7 +60,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let args: Vec<String> = args.into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let args: Vec<String> = args
+        .into_iter()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
     match arguments::parse(&args) {
         Err(problem) => {
             eprintln!("{problem}");

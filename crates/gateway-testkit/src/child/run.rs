@@ -14,8 +14,8 @@ use super::signals::{Received, Signals};
 use super::state_lock::{LockFailure, StateLock};
 use super::surroundings::Surroundings;
 use crate::fake_gateway::{
-    FakeGateway, FakeGatewayConfig, FakeGatewayError, LogHook, StopOutcome, Vintage, check_configuration, lookup,
-    random_token,
+    FakeGateway, FakeGatewayConfig, FakeGatewayError, LogHook, StopOutcome, Vintage,
+    check_configuration, lookup, random_token,
 };
 
 const DEFAULT_PORT: u16 = 18_789;
@@ -28,13 +28,23 @@ struct EarlyEnd {
 
 impl EarlyEnd {
     fn new(code: u8, line: impl Into<String>) -> Self {
-        Self { code, stderr: vec![line.into()] }
+        Self {
+            code,
+            stderr: vec![line.into()],
+        }
     }
 }
 
-pub(super) fn run(script: &ChildScript, options: &RunOptions, surroundings: &Surroundings) -> ExitCode {
+pub(super) fn run(
+    script: &ChildScript,
+    options: &RunOptions,
+    surroundings: &Surroundings,
+) -> ExitCode {
     let log = Log::new(script.vintage);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             log.plain_error(&format!("cannot start: {error}"));
@@ -64,7 +74,10 @@ async fn serve(
         log.plain_error(line);
     }
     if let Some(exit) = &start.exit_at_start {
-        return Err(EarlyEnd { code: exit.code, stderr: exit.stderr.clone() });
+        return Err(EarlyEnd {
+            code: exit.code,
+            stderr: exit.stderr.clone(),
+        });
     }
     let mut signals = Signals::install(script.vintage).map_err(failed)?;
     if let Some(grandchild) = &start.grandchild {
@@ -85,11 +98,20 @@ async fn serve(
         if start.never_listen {
             std::future::pending::<()>().await;
         }
-        bind(settings(script.vintage, start, surroundings, port, token, log), start).await
+        bind(
+            settings(script.vintage, start, surroundings, port, token, log),
+            start,
+        )
+        .await
     };
     let gateway = tokio::select! {
+        // Signals first: one that has been taken from its queue must not be forgotten.
+        biased;
+        () = stop_signal(&mut signals, start, log) => {
+            sleep(Duration::from_millis(start.stop_delay_ms)).await;
+            return Ok(());
+        }
         gateway = boot => gateway?,
-        () = stop_signal(&mut signals, start, log) => return Ok(()),
     };
     flood(start.stderr_flood.as_ref(), io::stderr);
     flood(start.stdout_flood.as_ref(), io::stdout);
@@ -113,19 +135,39 @@ fn configured_token(
     let mut value = match std::fs::read_to_string(path) {
         Ok(text) => check_configuration(&text).map_err(|problems| {
             let mut stderr = vec![format!("Invalid config at {}:", path.display())];
-            stderr.extend(problems.iter().map(|problem| format!("- {}: {}", problem.path(), problem.message())));
+            stderr.extend(
+                problems
+                    .iter()
+                    .map(|problem| format!("- {}: {}", problem.path(), problem.message())),
+            );
             stderr.push("Run: openclaw doctor --fix".to_owned());
-            EarlyEnd { code: vintage.invalid_config_exit(), stderr }
+            EarlyEnd {
+                code: vintage.invalid_config_exit(),
+                stderr,
+            }
         })?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && options.allow_unconfigured => json!({}),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && options.allow_unconfigured => {
+            json!({})
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let text = "Missing config. Run `openclaw setup` or set gateway.mode=local (or pass --allow-unconfigured).";
             return Err(EarlyEnd::new(vintage.invalid_config_exit(), text));
         }
-        Err(error) => return Err(EarlyEnd::new(1, format!("cannot read {}: {error}", path.display()))),
+        Err(error) => {
+            return Err(EarlyEnd::new(
+                1,
+                format!("cannot read {}: {error}", path.display()),
+            ));
+        }
     };
-    let in_file = lookup(&value, "gateway.auth.token").and_then(|token| token.as_str()).map(substituted);
-    let known = options.token.clone().or(in_file).or_else(|| surroundings.token.clone());
+    let in_file = lookup(&value, "gateway.auth.token")
+        .and_then(|token| token.as_str())
+        .map(substituted);
+    let known = options
+        .token
+        .clone()
+        .or(in_file)
+        .or_else(|| surroundings.token.clone());
     if let Some(token) = known {
         return Ok(token);
     }
@@ -134,7 +176,9 @@ fn configured_token(
         value["gateway"]["auth"]["token"] = json!(token);
         let written = std::fs::create_dir_all(&surroundings.state_dir)
             .and_then(|()| std::fs::write(path, format!("{value:#}\n")));
-        written.map_err(|error| EarlyEnd::new(1, format!("cannot write {}: {error}", path.display())))?;
+        written.map_err(|error| {
+            EarlyEnd::new(1, format!("cannot write {}: {error}", path.display()))
+        })?;
     }
     Ok(token)
 }
@@ -177,7 +221,10 @@ fn settings(
     token: String,
     log: Log,
 ) -> FakeGatewayConfig {
-    let mut config = FakeGatewayConfig::new(vintage).with_port(port).with_token(token).with_faults(start.faults.clone());
+    let mut config = FakeGatewayConfig::new(vintage)
+        .with_port(port)
+        .with_token(token)
+        .with_faults(start.faults.clone());
     config.state_dir.clone_from(&surroundings.state_dir);
     config.config_path = Some(surroundings.config_path.clone());
     config.ready_after = Duration::from_millis(start.ready_after_ms);
@@ -190,7 +237,11 @@ fn settings(
 
 /// Binds the port; 2026.9.6 tries again while it is taken.
 async fn bind(config: FakeGatewayConfig, start: &StartScript) -> Result<FakeGateway, EarlyEnd> {
-    let retries = if config.vintage == Vintage::V2026_9_6 { start.bind_retries } else { 0 };
+    let retries = if config.vintage == Vintage::V2026_9_6 {
+        start.bind_retries
+    } else {
+        0
+    };
     let port = config.port;
     for attempt in 0..=retries {
         match FakeGateway::start(config.clone()).await {
@@ -199,7 +250,12 @@ async fn bind(config: FakeGatewayConfig, start: &StartScript) -> Result<FakeGate
                 sleep(Duration::from_millis(start.bind_retry_ms)).await;
             }
             Err(FakeGatewayError::Bind { .. }) => break,
-            Err(error) => return Err(EarlyEnd::new(1, format!("Gateway failed to start: {error}"))),
+            Err(error) => {
+                return Err(EarlyEnd::new(
+                    1,
+                    format!("Gateway failed to start: {error}"),
+                ));
+            }
         }
     }
     Err(port_taken(port))
@@ -209,7 +265,9 @@ fn port_taken(port: u16) -> EarlyEnd {
     EarlyEnd {
         code: 1,
         stderr: vec![
-            format!("Gateway failed to start: another gateway instance is already listening on ws://127.0.0.1:{port}"),
+            format!(
+                "Gateway failed to start: another gateway instance is already listening on ws://127.0.0.1:{port}"
+            ),
             format!("Error: listen EADDRINUSE: address already in use 127.0.0.1:{port}"),
             format!("Port {port} is already in use."),
         ],
@@ -221,7 +279,7 @@ async fn stop_signal(signals: &mut Signals, start: &StartScript, log: Log) {
     loop {
         match signals.next().await {
             Received::Stop if start.ignore_sigterm => {}
-            Received::Stop => return sleep(Duration::from_millis(start.stop_delay_ms)).await,
+            Received::Stop => return,
             Received::Inspector => inspector(log),
             Received::Restart => {}
         }
@@ -248,7 +306,9 @@ async fn obey_signals(
 }
 
 fn inspector(log: Log) {
-    log.plain_error("Debugger listening on ws://127.0.0.1:9229/00000000-0000-4000-8000-000000000000");
+    log.plain_error(
+        "Debugger listening on ws://127.0.0.1:9229/00000000-0000-4000-8000-000000000000",
+    );
 }
 
 /// Crashes and stalls when the script says so.
@@ -295,7 +355,13 @@ fn flood<W: io::Write + 'static>(flood: Option<&Flood>, stream: fn() -> W) {
 }
 
 fn spawn_grandchild(script: &GrandchildScript) -> io::Result<u32> {
-    let stdio = || if script.holds_output { Stdio::inherit() } else { Stdio::null() };
+    let stdio = || {
+        if script.holds_output {
+            Stdio::inherit()
+        } else {
+            Stdio::null()
+        }
+    };
     std::process::Command::new(std::env::current_exe()?)
         .args([GRANDCHILD, &script.lifetime_ms.to_string()])
         .stdin(Stdio::null())

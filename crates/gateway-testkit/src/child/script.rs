@@ -124,7 +124,10 @@ pub struct GrandchildScript {
 
 impl Default for GrandchildScript {
     fn default() -> Self {
-        Self { lifetime_ms: 60_000, holds_output: true }
+        Self {
+            lifetime_ms: 60_000,
+            holds_output: true,
+        }
     }
 }
 
@@ -162,7 +165,10 @@ impl ChildScript {
             Some(file) => count_start(file)?,
             None => 0,
         };
-        Ok(usize::try_from(before).ok().and_then(|before| self.first_starts.get(before)).unwrap_or(&self.start))
+        Ok(usize::try_from(before)
+            .ok()
+            .and_then(|before| self.first_starts.get(before))
+            .unwrap_or(&self.start))
     }
 }
 

@@ -25,7 +25,9 @@ mod platform {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
                 user1: signal(SignalKind::user_defined1())?,
-                user2: new.then(|| signal(SignalKind::user_defined2())).transpose()?,
+                user2: new
+                    .then(|| signal(SignalKind::user_defined2()))
+                    .transpose()?,
                 vintage,
             })
         }

@@ -19,7 +19,10 @@ pub(super) enum LockFailure {
     /// Another process holds it.
     Held { pid: String },
     /// The file cannot be used.
-    Io { path: PathBuf, error: std::io::Error },
+    Io {
+        path: PathBuf,
+        error: std::io::Error,
+    },
 }
 
 impl StateLock {
@@ -34,15 +37,25 @@ impl StateLock {
     /// Takes the lock, trying again until `wait` is over.
     pub(super) fn take(path: &Path, wait: Duration) -> Result<Self, LockFailure> {
         const PAUSE: Duration = Duration::from_millis(5);
-        let io = |error| LockFailure::Io { path: path.to_path_buf(), error };
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io)?;
+        let io = |error| LockFailure::Io {
+            path: path.to_path_buf(),
+            error,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(io)?;
         let deadline = Instant::now() + wait;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::Error(error)) => return Err(io(error)),
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(PAUSE)
+                }
                 Err(TryLockError::WouldBlock) => {
                     let mut pid = String::new();
                     // Only for the message; a lock that cannot be read is held all the same.

@@ -36,13 +36,16 @@ pub(super) struct Refused {
     pub(super) after: Duration,
 }
 
-impl From<Refusal> for Refused {
+impl From<Refusal> for Box<Refused> {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, after: Duration::ZERO }
+        Self::new(Refused {
+            refusal,
+            after: Duration::ZERO,
+        })
     }
 }
 
-impl From<Box<Refusal>> for Refused {
+impl From<Box<Refusal>> for Box<Refused> {
     fn from(refusal: Box<Refusal>) -> Self {
         (*refusal).into()
     }
@@ -52,18 +55,26 @@ fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new("INVALID_REQUEST", message)
 }
 
-pub(super) fn admit(shared: &Shared, params: Option<&Value>, upgrade: &Upgrade) -> Result<Admission, Refused> {
+pub(super) fn admit(
+    shared: &Shared,
+    params: Option<&Value>,
+    upgrade: &Upgrade,
+) -> Result<Admission, Box<Refused>> {
     let vintage = shared.config.vintage;
     let new = vintage.is_new();
 
     if new && shared.phase() == Phase::Starting {
-        return Err(Refusal::new("UNAVAILABLE", "gateway starting; retry shortly")
-            .details(json!({"reason": "startup-sidecars"}))
-            .retry_after(Duration::from_millis(500))
-            .close(1013, "gateway starting")
-            .into());
+        return Err(
+            Refusal::new("UNAVAILABLE", "gateway starting; retry shortly")
+                .details(json!({"reason": "startup-sidecars"}))
+                .retry_after(Duration::from_millis(500))
+                .close(1013, "gateway starting")
+                .into(),
+        );
     }
-    let role = params.and_then(|params| params["role"].as_str()).unwrap_or("operator");
+    let role = params
+        .and_then(|params| params["role"].as_str())
+        .unwrap_or("operator");
     if new && role == "worker" {
         let mut refusal = invalid("invalid-handshake");
         refusal.answered = false;
@@ -88,7 +99,12 @@ pub(super) fn admit(shared: &Shared, params: Option<&Value>, upgrade: &Upgrade) 
     let shared_ok = auth.is_shared_secret(shared);
     let device = params.get("device");
     if let Some(device) = device {
-        let claim = Claim { client, role, scopes: &scopes, token: auth.signed(new) };
+        let claim = Claim {
+            client,
+            role,
+            scopes: &scopes,
+            token: auth.signed(new),
+        };
         device::verify(device, &claim, &upgrade.nonce, shared.now_ms())?;
     } else if !(shared_ok && role == "operator") {
         if !shared_ok && auth.tried() {
@@ -99,7 +115,9 @@ pub(super) fn admit(shared: &Shared, params: Option<&Value>, upgrade: &Upgrade) 
             .into());
     }
 
-    let device_id = device.and_then(|device| device["id"].as_str()).map(str::to_owned);
+    let device_id = device
+        .and_then(|device| device["id"].as_str())
+        .map(str::to_owned);
     let mut method = "token";
     if !shared_ok {
         match &device_id {
@@ -110,7 +128,9 @@ pub(super) fn admit(shared: &Shared, params: Option<&Value>, upgrade: &Upgrade) 
 
     let backend = client["id"] == "gateway-client" && client["mode"] == "backend";
     let (scopes, device_token) = match &device_id {
-        None if new && !backend && !(client["id"] == "cli" && client["mode"] == "cli") => (Vec::new(), None),
+        None if new && !backend && !(client["id"] == "cli" && client["mode"] == "cli") => {
+            (Vec::new(), None)
+        }
         None => (scopes, None),
         Some(_) if backend => (scopes, None),
         Some(id) => {
@@ -118,12 +138,27 @@ pub(super) fn admit(shared: &Shared, params: Option<&Value>, upgrade: &Upgrade) 
             (scopes, Some(token))
         }
     };
-    Ok(Admission { role: role.to_owned(), scopes, client: client.clone(), device_id, device_token, method })
+    Ok(Admission {
+        role: role.to_owned(),
+        scopes,
+        client: client.clone(),
+        device_id,
+        device_token,
+        method,
+    })
 }
 
-fn check_protocol(shared: &Shared, params: &Value, client: &Value, role: &str) -> Result<(), Refused> {
+fn check_protocol(
+    shared: &Shared,
+    params: &Value,
+    client: &Value,
+    role: &str,
+) -> Result<(), Box<Refused>> {
     let vintage = shared.config.vintage;
-    let (min, max) = (params["minProtocol"].as_u64().unwrap_or(0), params["maxProtocol"].as_u64().unwrap_or(0));
+    let (min, max) = (
+        params["minProtocol"].as_u64().unwrap_or(0),
+        params["maxProtocol"].as_u64().unwrap_or(0),
+    );
     let offered = min..=max;
     let own = u64::from(vintage.protocol());
     let probe = client["mode"] == "probe" || (client["mode"] == "node" && role == "node");
@@ -141,7 +176,10 @@ fn check_protocol(shared: &Shared, params: &Value, client: &Value, role: &str) -
     } else {
         json!({"expectedProtocol": own})
     };
-    Err(invalid("protocol mismatch").details(details).close(1002, "protocol mismatch").into())
+    Err(invalid("protocol mismatch")
+        .details(details)
+        .close(1002, "protocol mismatch")
+        .into())
 }
 
 fn foreign_origin(new: bool) -> Refusal {
@@ -150,7 +188,9 @@ fn foreign_origin(new: bool) -> Refusal {
          gateway.controlUi.allowedOrigins)",
     );
     if new {
-        refusal.details(json!({"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED", "reason": "origin not allowed"}))
+        refusal.details(
+            json!({"code": "CONTROL_UI_ORIGIN_NOT_ALLOWED", "reason": "origin not allowed"}),
+        )
     } else {
         refusal
     }
@@ -181,21 +221,31 @@ impl<'a> Secrets<'a> {
 
     fn signed(&self, new: bool) -> &'a str {
         let bootstrap = if new { self.bootstrap_token } else { "" };
-        [self.token, self.device_token, bootstrap].into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+        [self.token, self.device_token, bootstrap]
+            .into_iter()
+            .find(|text| !text.is_empty())
+            .unwrap_or_default()
     }
 
     fn is_shared_secret(&self, shared: &Shared) -> bool {
-        let Some(token) = shared.token() else { return false };
+        let Some(token) = shared.token() else {
+            return false;
+        };
         let token = token.expose_secret();
-        !token.is_empty() && (self.token == token || (shared.config.vintage.is_new() && self.password == token))
+        !token.is_empty()
+            && (self.token == token || (shared.config.vintage.is_new() && self.password == token))
     }
 
     pub(super) fn matches_device_token(&self, token: &str) -> bool {
-        if self.device_token.is_empty() { self.token == token } else { self.device_token == token }
+        if self.device_token.is_empty() {
+            self.token == token
+        } else {
+            self.device_token == token
+        }
     }
 }
 
-fn unauthorized(shared: &Shared, auth: &Secrets<'_>, device: bool) -> Refused {
+fn unauthorized(shared: &Shared, auth: &Secrets<'_>, device: bool) -> Box<Refused> {
     let new = shared.config.vintage.is_new();
     let password_counts = new && !auth.password.is_empty();
     if new && auth.token.is_empty() && !auth.device_token.is_empty() {
@@ -215,17 +265,26 @@ fn unauthorized(shared: &Shared, auth: &Secrets<'_>, device: bool) -> Refused {
             details["canRetryWithDeviceToken"] = json!(false);
             details["recommendedNextStep"] = json!("update_auth_configuration");
         }
-        return invalid("unauthorized: gateway token missing (provide gateway auth token)").details(details).into();
+        return invalid("unauthorized: gateway token missing (provide gateway auth token)")
+            .details(details)
+            .into();
     }
     let mut details = json!({"code": "AUTH_TOKEN_MISMATCH", "authReason": "token_mismatch"});
     if new {
         let retry = device && auth.device_token.is_empty();
         details["canRetryWithDeviceToken"] = json!(retry);
-        details["recommendedNextStep"] =
-            json!(if retry { "retry_with_device_token" } else { "update_auth_credentials" });
+        details["recommendedNextStep"] = json!(if retry {
+            "retry_with_device_token"
+        } else {
+            "update_auth_credentials"
+        });
     }
-    let refusal = invalid("unauthorized: gateway token mismatch (provide gateway auth token)").details(details);
-    Refused { refusal, after: shared.next_wrong_token_delay() }
+    let refusal = invalid("unauthorized: gateway token mismatch (provide gateway auth token)")
+        .details(details);
+    Box::new(Refused {
+        refusal,
+        after: shared.next_wrong_token_delay(),
+    })
 }
 
 /// Finds or makes the pairing of a device; gives the device token.
@@ -236,9 +295,13 @@ fn pair(
     scopes: &[String],
     client: &Value,
     upgrade: &Upgrade,
-) -> Result<String, Refused> {
+) -> Result<String, Box<Refused>> {
     let new = shared.config.vintage.is_new();
-    let normal = |name: &str| client[name].as_str().map(|text| text.trim().to_ascii_lowercase());
+    let normal = |name: &str| {
+        client[name]
+            .as_str()
+            .map(|text| text.trim().to_ascii_lowercase())
+    };
     let (platform, family) = (normal("platform"), normal("deviceFamily"));
     let mut paired = shared.paired();
     let Some(known) = paired.iter_mut().find(|device| device.id == id) else {
@@ -257,10 +320,14 @@ fn pair(
         return Ok(token);
     };
     let moved = |pinned: &Option<String>, claimed: &Option<String>| {
-        pinned.as_ref().is_some_and(|pinned| claimed.as_ref() != Some(&pinned.trim().to_ascii_lowercase()))
+        pinned
+            .as_ref()
+            .is_some_and(|pinned| claimed.as_ref() != Some(&pinned.trim().to_ascii_lowercase()))
     };
     if moved(&known.platform, &platform) || moved(&known.device_family, &family) {
-        return Err(pairing_required("metadata-upgrade", id, role, scopes, Some(known), new).into());
+        return Err(
+            pairing_required("metadata-upgrade", id, role, scopes, Some(known), new).into(),
+        );
     }
     known.platform = known.platform.take().or(platform);
     let wider = scopes.iter().any(|scope| !known.scopes.contains(scope)) || known.role != role;
@@ -290,7 +357,10 @@ fn pairing_required(
             "pairing required: device identity changed and must be re-approved",
             "Review the refreshed device details, then approve the pending request.",
         ),
-        _ => ("pairing required: device is not approved yet", "Approve the pending request."),
+        _ => (
+            "pairing required: device is not approved yet",
+            "Approve the pending request.",
+        ),
     };
     let mut details = json!({
         "code": "PAIRING_REQUIRED",
@@ -307,12 +377,20 @@ fn pairing_required(
         approved.sort();
         details["approvedScopes"] = json!(approved);
     }
-    Refusal::new("NOT_PAIRED", message).details(details).close(1008, format!("{message} (requestId: {request})"))
+    Refusal::new("NOT_PAIRED", message)
+        .details(details)
+        .close(1008, format!("{message} (requestId: {request})"))
 }
 
 fn text_list(value: &Value) -> Vec<String> {
     value
         .as_array()
-        .map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        .map(|items| {
+            items
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        })
         .unwrap_or_default()
 }

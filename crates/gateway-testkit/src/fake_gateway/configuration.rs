@@ -12,10 +12,43 @@ use super::options::Vintage;
 
 /// The keys that may stand at the top of `openclaw.json`.
 pub(crate) const ROOT_KEYS: &[&str] = &[
-    "$schema", "acp", "agents", "approvals", "audio", "auth", "bindings", "broadcast", "browser", "canvasHost",
-    "channels", "cli", "commands", "cron", "diagnostics", "discovery", "env", "gateway", "hooks", "logging", "mcp",
-    "media", "memory", "messages", "meta", "models", "nodeHost", "plugins", "secrets", "session", "skills", "talk",
-    "tools", "ui", "update", "web", "wizard",
+    "$schema",
+    "acp",
+    "agents",
+    "approvals",
+    "audio",
+    "auth",
+    "bindings",
+    "broadcast",
+    "browser",
+    "canvasHost",
+    "channels",
+    "cli",
+    "commands",
+    "cron",
+    "diagnostics",
+    "discovery",
+    "env",
+    "gateway",
+    "hooks",
+    "logging",
+    "mcp",
+    "media",
+    "memory",
+    "messages",
+    "meta",
+    "models",
+    "nodeHost",
+    "plugins",
+    "secrets",
+    "session",
+    "skills",
+    "talk",
+    "tools",
+    "ui",
+    "update",
+    "web",
+    "wizard",
 ];
 
 /// Places whose change makes 2026.9.6 restart.
@@ -49,7 +82,9 @@ impl ConfigProblem {
     #[must_use]
     pub fn path(&self) -> &str {
         match self {
-            Self::UnknownKey { path, .. } | Self::WrongType { path, .. } if !path.is_empty() => path,
+            Self::UnknownKey { path, .. } | Self::WrongType { path, .. } if !path.is_empty() => {
+                path
+            }
             _ => "<root>",
         }
     }
@@ -60,7 +95,9 @@ impl ConfigProblem {
         match self {
             Self::Syntax(message) => format!("JSON5 parse failed: {message}"),
             Self::UnknownKey { key, .. } => format!("Unrecognized key: \"{key}\""),
-            Self::WrongType { expected, received, .. } => {
+            Self::WrongType {
+                expected, received, ..
+            } => {
                 format!("Invalid input: expected {expected}, received {received}")
             }
         }
@@ -73,15 +110,32 @@ impl ConfigProblem {
 ///
 /// Every problem that was found.
 pub fn check_configuration(text: &str) -> Result<Value, Vec<ConfigProblem>> {
-    let value: Value =
-        serde_json::from_str(text).map_err(|error| vec![ConfigProblem::Syntax(syntax_message(&error))])?;
+    let value = read_json5(text).map_err(|message| vec![ConfigProblem::Syntax(message)])?;
     let problems = problems(&value);
-    if problems.is_empty() { Ok(value) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(value)
+    } else {
+        Err(problems)
+    }
+}
+
+/// Configurations and patches are JSON5. The places in messages are those of the strict reader, whose positions agree with OpenClaw's.
+fn read_json5(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text)
+        .or_else(|error| json5::from_str(text).map_err(|_| syntax_message(&error)))
 }
 
 fn syntax_message(error: &serde_json::Error) -> String {
-    let what = if error.is_eof() { "invalid end of input" } else { "invalid character" };
-    format!("SyntaxError: JSON5: {what} at {}:{}", error.line(), error.column())
+    let what = if error.is_eof() {
+        "invalid end of input"
+    } else {
+        "invalid character"
+    };
+    format!(
+        "SyntaxError: JSON5: {what} at {}:{}",
+        error.line(),
+        error.column()
+    )
 }
 
 fn problems(value: &Value) -> Vec<ConfigProblem> {
@@ -102,7 +156,10 @@ fn problems(value: &Value) -> Vec<ConfigProblem> {
     let mut found = Vec::new();
     for (key, value) in root {
         if !ROOT_KEYS.contains(&key.as_str()) {
-            found.push(ConfigProblem::UnknownKey { path: String::new(), key: key.clone() });
+            found.push(ConfigProblem::UnknownKey {
+                path: String::new(),
+                key: key.clone(),
+            });
         } else if key == "bindings" && !value.is_array() {
             found.push(wrong(key, "array", value));
         } else if !matches!(key.as_str(), "bindings" | "$schema") && !value.is_object() {
@@ -120,7 +177,11 @@ fn problems(value: &Value) -> Vec<ConfigProblem> {
 }
 
 fn wrong(path: &str, expected: &'static str, value: &Value) -> ConfigProblem {
-    ConfigProblem::WrongType { path: path.to_owned(), expected, received: type_name(value) }
+    ConfigProblem::WrongType {
+        path: path.to_owned(),
+        expected,
+        received: type_name(value),
+    }
 }
 
 fn type_name(value: &Value) -> &'static str {
@@ -178,7 +239,10 @@ impl Configuration {
         let raw = self.raw.as_deref().unwrap_or_default();
         if vintage.is_new() {
             let digest = Sha256::digest([b"fake-gateway-key", raw.as_bytes()].concat());
-            format!("hmac-sha256:v1:{}", Base64UrlUnpadded::encode_string(&digest))
+            format!(
+                "hmac-sha256:v1:{}",
+                Base64UrlUnpadded::encode_string(&digest)
+            )
         } else {
             hex_sha256(raw.as_bytes())
         }
@@ -219,7 +283,7 @@ impl Configuration {
         now_ms: u64,
     ) -> Result<Patched, Failure> {
         let new = vintage.is_new();
-        let patch: Value = serde_json::from_str(raw).map_err(|error| Failure::invalid(syntax_message(&error)))?;
+        let patch = read_json5(raw).map_err(Failure::invalid)?;
         let Value::Object(patch_map) = &patch else {
             return Err(Failure::invalid("config.patch raw must be an object"));
         };
@@ -227,7 +291,11 @@ impl Configuration {
         merge(&mut value, &patch);
         let changed = changed_paths(&self.value, &value);
         // 2026.9.6 compares only what the patch would change; 2026.3.2 compares as soon as there is a file.
-        let guarded = if new { !changed.is_empty() } else { self.raw.is_some() };
+        let guarded = if new {
+            !changed.is_empty()
+        } else {
+            self.raw.is_some()
+        };
         match base_hash {
             None if new => {
                 let keys: Vec<&str> = patch_map.keys().map(String::as_str).collect();
@@ -237,10 +305,14 @@ impl Configuration {
                 )));
             }
             None if guarded => {
-                return Err(Failure::invalid("config base hash required; re-run config.get and retry"));
+                return Err(Failure::invalid(
+                    "config base hash required; re-run config.get and retry",
+                ));
             }
             Some(hash) if guarded && hash != self.hash(vintage) => {
-                return Err(Failure::invalid("config changed since last load; re-run config.get and retry"));
+                return Err(Failure::invalid(
+                    "config changed since last load; re-run config.get and retry",
+                ));
             }
             _ => {}
         }
@@ -261,7 +333,10 @@ impl Configuration {
             .filter(|token| Some(*token) != lookup(&self.value, "gateway.auth.token"))
             .and_then(Value::as_str)
             .map(str::to_owned);
-        let restart = !new || changed.iter().any(|path| RESTART_PATHS.contains(&path.as_str()));
+        let restart = !new
+            || changed
+                .iter()
+                .any(|path| RESTART_PATHS.contains(&path.as_str()));
         self.store(value)?;
         let mut reply = json!({
             "ok": true,
@@ -291,14 +366,22 @@ impl Configuration {
                 "cooldownMsApplied": 0,
             });
         }
-        Ok(Patched { reply, restart, new_token, changed: !changed.is_empty() })
+        Ok(Patched {
+            reply,
+            restart,
+            new_token,
+            changed: !changed.is_empty(),
+        })
     }
 
     fn store(&mut self, value: Value) -> Result<(), Failure> {
         let text = format!("{value:#}\n");
         if self.on_disk {
             std::fs::write(&self.path, &text).map_err(|error| {
-                Failure::new("UNAVAILABLE", format!("cannot write {}: {error}", self.path.display()))
+                Failure::new(
+                    "UNAVAILABLE",
+                    format!("cannot write {}: {error}", self.path.display()),
+                )
             })?;
         }
         self.raw = Some(text);
@@ -316,7 +399,9 @@ pub(super) fn schema_lookup(path: &str) -> Result<Value, Failure> {
         "ui.seamColor" | "logging.level" => ("string", "none"),
         _ => return Err(Failure::invalid(format!("unknown config path: {path}"))),
     };
-    Ok(json!({"path": path, "schema": {"type": kind}, "reloadKind": reload, "hintPath": path, "children": []}))
+    Ok(
+        json!({"path": path, "schema": {"type": kind}, "reloadKind": reload, "hintPath": path, "children": []}),
+    )
 }
 
 fn merge(target: &mut Value, patch: &Value) {
@@ -342,14 +427,26 @@ fn changed_paths(before: &Value, after: &Value) -> Vec<String> {
     fn walk(path: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
         match (before, after) {
             (Value::Object(old), Value::Object(new)) => {
-                let mut keys: Vec<&String> = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))).collect();
+                let mut keys: Vec<&String> = old
+                    .keys()
+                    .chain(new.keys().filter(|key| !old.contains_key(*key)))
+                    .collect();
                 keys.sort();
                 for key in keys {
-                    let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                    let path = if path.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{path}.{key}")
+                    };
                     match (old.get(key), new.get(key)) {
                         (Some(old), Some(new)) => walk(&path, old, new, found),
                         (None, Some(Value::Object(new))) if !new.is_empty() => {
-                            walk(&path, &Value::Object(Map::new()), &Value::Object(new.clone()), found);
+                            walk(
+                                &path,
+                                &Value::Object(Map::new()),
+                                &Value::Object(new.clone()),
+                                found,
+                            );
                         }
                         (None, Some(Value::Object(_))) => {}
                         _ => found.push(path),
@@ -371,8 +468,16 @@ fn redacted(value: &Value) -> Value {
         Value::Object(map) => map
             .iter()
             .map(|(key, value)| {
-                let secret = matches!(key.as_str(), "token" | "password" | "apiKey") && value.is_string();
-                (key.clone(), if secret { json!("__OPENCLAW_REDACTED__") } else { redacted(value) })
+                let secret =
+                    matches!(key.as_str(), "token" | "password" | "apiKey") && value.is_string();
+                (
+                    key.clone(),
+                    if secret {
+                        json!("__OPENCLAW_REDACTED__")
+                    } else {
+                        redacted(value)
+                    },
+                )
             })
             .collect(),
         Value::Array(items) => items.iter().map(redacted).collect(),
@@ -392,14 +497,33 @@ mod tests {
     fn problems_are_named_like_the_gateway_does() {
         for (text, path, message) in [
             ("{\"bogus\":1}", "<root>", "Unrecognized key: \"bogus\""),
-            ("{\"gateway\":{\"port\":\"abc\"}}", "gateway.port", "Invalid input: expected number, received string"),
-            ("[]", "<root>", "Invalid input: expected object, received array"),
-            ("", "<root>", "JSON5 parse failed: SyntaxError: JSON5: invalid end of input at 1:0"),
+            (
+                "{\"gateway\":{\"port\":\"abc\"}}",
+                "gateway.port",
+                "Invalid input: expected number, received string",
+            ),
+            (
+                "[]",
+                "<root>",
+                "Invalid input: expected object, received array",
+            ),
+            (
+                "",
+                "<root>",
+                "JSON5 parse failed: SyntaxError: JSON5: invalid end of input at 1:0",
+            ),
         ] {
             let problems = check_configuration(text).unwrap_err();
-            assert_eq!((problems[0].path(), problems[0].message().as_str()), (path, message), "{text:?}");
+            assert_eq!(
+                (problems[0].path(), problems[0].message().as_str()),
+                (path, message),
+                "{text:?}"
+            );
         }
-        assert!(check_configuration(r#"{"gateway":{"port":18789,"auth":{"token":"x"}},"ui":{}}"#).is_ok());
+        assert!(
+            check_configuration(r#"{"gateway":{"port":18789,"auth":{"token":"x"}},"ui":{}}"#)
+                .is_ok()
+        );
     }
 
     #[test]
@@ -408,25 +532,56 @@ mod tests {
         let vintage = Vintage::V2026_9_6;
         let hash = configuration.hash(vintage);
         let patch = r##"{"ui":{"seamColor":"#00aa00"}}"##;
-        let first = configuration.patch(vintage, patch, Some(&hash), 0).ok().unwrap();
+        let first = configuration
+            .patch(vintage, patch, Some(&hash), 0)
+            .ok()
+            .unwrap();
         assert!(first.changed && !first.restart);
         assert_eq!(first.reply["changedPaths"], json!(["ui.seamColor"]));
         // The same again changes nothing, so the old hash does not matter.
-        assert!(!configuration.patch(vintage, patch, Some(&hash), 0).ok().unwrap().changed);
-        let other = configuration.patch(vintage, r#"{"gateway":{"port":1}}"#, Some(&hash), 0).err().unwrap();
-        assert_eq!(other.message, "config changed since last load; re-run config.get and retry");
+        assert!(
+            !configuration
+                .patch(vintage, patch, Some(&hash), 0)
+                .ok()
+                .unwrap()
+                .changed
+        );
+        let other = configuration
+            .patch(vintage, r#"{"gateway":{"port":1}}"#, Some(&hash), 0)
+            .err()
+            .unwrap();
+        assert_eq!(
+            other.message,
+            "config changed since last load; re-run config.get and retry"
+        );
         let hash = configuration.hash(vintage);
-        assert!(configuration.patch(vintage, r#"{"gateway":{"port":1}}"#, Some(&hash), 0).ok().unwrap().restart);
+        assert!(
+            configuration
+                .patch(vintage, r#"{"gateway":{"port":1}}"#, Some(&hash), 0)
+                .ok()
+                .unwrap()
+                .restart
+        );
     }
 
     #[test]
     fn a_shown_configuration_has_no_secret() {
         let mut configuration = memory();
         let vintage = Vintage::V2026_3_2;
-        let patched =
-            configuration.patch(vintage, r#"{"gateway":{"auth":{"token":"s3cret"}}}"#, None, 0).ok().unwrap();
+        let patched = configuration
+            .patch(
+                vintage,
+                r#"{"gateway":{"auth":{"token":"s3cret"}}}"#,
+                None,
+                0,
+            )
+            .ok()
+            .unwrap();
         assert_eq!(patched.new_token.as_deref(), Some("s3cret"));
-        assert!(patched.restart, "the old release restarts after every patch");
+        assert!(
+            patched.restart,
+            "the old release restarts after every patch"
+        );
         assert!(!configuration.get(vintage).to_string().contains("s3cret"));
         assert!(!patched.reply.to_string().contains("s3cret"));
     }

@@ -8,22 +8,62 @@ use super::options::Vintage;
 use super::state::Shared;
 
 const OLD_EVENTS: &[&str] = &[
-    "connect.challenge", "agent", "chat", "presence", "tick", "talk.mode", "shutdown", "health", "heartbeat", "cron",
-    "node.pair.requested", "node.pair.resolved", "node.invoke.request", "device.pair.requested",
-    "device.pair.resolved", "voicewake.changed", "exec.approval.requested", "exec.approval.resolved",
+    "connect.challenge",
+    "agent",
+    "chat",
+    "presence",
+    "tick",
+    "talk.mode",
+    "shutdown",
+    "health",
+    "heartbeat",
+    "cron",
+    "node.pair.requested",
+    "node.pair.resolved",
+    "node.invoke.request",
+    "device.pair.requested",
+    "device.pair.resolved",
+    "voicewake.changed",
+    "exec.approval.requested",
+    "exec.approval.resolved",
     "update.available",
 ];
 
 const NEW_EVENTS: &[&str] = &[
-    "connect.challenge", "agent", "chat", "chat.metadata.changed", "session.message", "sessions.changed", "presence",
-    "tick", "talk.mode", "shutdown", "gateway.suspension", "health", "heartbeat", "cron", "task",
-    "node.pair.requested", "node.pair.resolved", "node.invoke.request", "device.pair.changed",
-    "device.pair.requested", "device.pair.resolved", "skills.changed", "plugins.changed", "voicewake.changed",
-    "voicewake.routing.changed", "exec.approval.requested", "exec.approval.resolved", "update.available",
+    "connect.challenge",
+    "agent",
+    "chat",
+    "chat.metadata.changed",
+    "session.message",
+    "sessions.changed",
+    "presence",
+    "tick",
+    "talk.mode",
+    "shutdown",
+    "gateway.suspension",
+    "health",
+    "heartbeat",
+    "cron",
+    "task",
+    "node.pair.requested",
+    "node.pair.resolved",
+    "node.invoke.request",
+    "device.pair.changed",
+    "device.pair.requested",
+    "device.pair.resolved",
+    "skills.changed",
+    "plugins.changed",
+    "voicewake.changed",
+    "voicewake.routing.changed",
+    "exec.approval.requested",
+    "exec.approval.resolved",
+    "update.available",
 ];
 
 const CAPABILITIES: &[&str] = &[
-    "chat-send-routing-contract", "gateway-restart-target-safe-v1", "model-catalog-snapshot",
+    "chat-send-routing-contract",
+    "gateway-restart-target-safe-v1",
+    "model-catalog-snapshot",
     "published-model-catalog",
 ];
 
@@ -45,7 +85,10 @@ pub(super) fn hello(shared: &Shared, admission: &Admission, connection_id: &str)
     let new = vintage.is_new();
     let port = shared.port();
     let version = shared.state_version();
-    let admin = admission.scopes.iter().any(|scope| scope == "operator.admin");
+    let admin = admission
+        .scopes
+        .iter()
+        .any(|scope| scope == "operator.admin");
     let mut server = json!({
         "version": if new { vintage.release() } else { "dev" },
         "connId": connection_id,
@@ -103,7 +146,8 @@ pub(super) fn hello(shared: &Shared, admission: &Admission, connection_id: &str)
     if !new {
         payload["canvasHostUrl"] = json!(format!("http://127.0.0.1:{port}"));
     } else if admission.role == "operator" {
-        payload["pluginSurfaceUrls"] = json!({"canvas": format!("http://127.0.0.1:{port}/__openclaw__/cap/fake")});
+        payload["pluginSurfaceUrls"] =
+            json!({"canvas": format!("http://127.0.0.1:{port}/__openclaw__/cap/fake")});
     }
     if let Some(auth) = auth(shared, admission) {
         payload["auth"] = auth;
@@ -242,7 +286,11 @@ pub(super) fn restart_preflight(active_runs: usize) -> Value {
 
 /// The gateway's own entry in the presence list.
 pub(super) fn own_presence(vintage: Vintage, boot_id: &str, ts: u64) -> Value {
-    let version = if vintage.is_new() { vintage.release() } else { "unknown" };
+    let version = if vintage.is_new() {
+        vintage.release()
+    } else {
+        "unknown"
+    };
     let mut entry = json!({
         "host": "fake",
         "ip": "127.0.0.1",
@@ -260,7 +308,12 @@ pub(super) fn own_presence(vintage: Vintage, boot_id: &str, ts: u64) -> Value {
 }
 
 /// The entry of one client in the presence list.
-pub(super) fn client_presence(vintage: Vintage, admission: &Admission, reason: &str, ts: u64) -> Value {
+pub(super) fn client_presence(
+    vintage: Vintage,
+    admission: &Admission,
+    reason: &str,
+    ts: u64,
+) -> Value {
     let client = &admission.client;
     let mut entry = json!({
         "host": client["id"],

@@ -20,28 +20,54 @@ pub(super) struct Claim<'a> {
 }
 
 /// Checks `connect.device` in the gateway's order: id, age, nonce, signature.
-pub(super) fn verify(device: &Value, claim: &Claim<'_>, nonce: &str, now_ms: u64) -> Result<(), Box<Refusal>> {
+pub(super) fn verify(
+    device: &Value,
+    claim: &Claim<'_>,
+    nonce: &str,
+    now_ms: u64,
+) -> Result<(), Box<Refusal>> {
     let id = device["id"].as_str().unwrap_or_default();
     let key = device["publicKey"].as_str().and_then(public_key);
     let Some(key) = key.filter(|key| hex_sha256(key) == id) else {
-        return Err(refusal("device identity mismatch", "DEVICE_AUTH_DEVICE_ID_MISMATCH", "device-id-mismatch"));
+        return Err(refusal(
+            "device identity mismatch",
+            "DEVICE_AUTH_DEVICE_ID_MISMATCH",
+            "device-id-mismatch",
+        ));
     };
     let signed_at = device["signedAt"].as_u64().unwrap_or_default();
     if signed_at.abs_diff(now_ms) > CLOCK_TOLERANCE_MS {
-        return Err(refusal("device signature expired", "DEVICE_AUTH_SIGNATURE_EXPIRED", "device-signature-stale"));
+        return Err(refusal(
+            "device signature expired",
+            "DEVICE_AUTH_SIGNATURE_EXPIRED",
+            "device-signature-stale",
+        ));
     }
     if device["nonce"].as_str() != Some(nonce) {
-        return Err(refusal("device nonce mismatch", "DEVICE_AUTH_NONCE_MISMATCH", "device-nonce-mismatch"));
+        return Err(refusal(
+            "device nonce mismatch",
+            "DEVICE_AUTH_NONCE_MISMATCH",
+            "device-nonce-mismatch",
+        ));
     }
-    let signature = device["signature"].as_str().and_then(decode).and_then(|bytes| Signature::from_slice(&bytes).ok());
+    let signature = device["signature"]
+        .as_str()
+        .and_then(decode)
+        .and_then(|bytes| Signature::from_slice(&bytes).ok());
     let key = VerifyingKey::from_bytes(&key).ok();
     let good = signature.zip(key).is_some_and(|(signature, key)| {
-        signed_texts(id, claim, signed_at, nonce).iter().any(|text| key.verify_strict(text.as_bytes(), &signature).is_ok())
+        signed_texts(id, claim, signed_at, nonce)
+            .iter()
+            .any(|text| key.verify_strict(text.as_bytes(), &signature).is_ok())
     });
     if good {
         Ok(())
     } else {
-        Err(refusal("device signature invalid", "DEVICE_AUTH_SIGNATURE_INVALID", "device-signature"))
+        Err(refusal(
+            "device signature invalid",
+            "DEVICE_AUTH_SIGNATURE_INVALID",
+            "device-signature",
+        ))
     }
 }
 
@@ -57,17 +83,30 @@ fn signed_texts(id: &str, claim: &Claim<'_>, signed_at: u64, nonce: &str) -> [St
         claim.token
     );
     let normal = |name: &str| text(name).trim().to_ascii_lowercase();
-    [format!("v3|{common}|{}|{}", normal("platform"), normal("deviceFamily")), format!("v2|{common}")]
+    [
+        format!(
+            "v3|{common}|{}|{}",
+            normal("platform"),
+            normal("deviceFamily")
+        ),
+        format!("v2|{common}"),
+    ]
 }
 
 fn refusal(message: &str, code: &str, reason: &str) -> Box<Refusal> {
-    Box::new(Refusal::new("INVALID_REQUEST", message).details(json!({"code": code, "reason": reason})))
+    Box::new(
+        Refusal::new("INVALID_REQUEST", message).details(json!({"code": code, "reason": reason})),
+    )
 }
 
 /// Base64url without padding, standard base64, or PEM.
 fn public_key(text: &str) -> Option<[u8; 32]> {
     if text.contains("BEGIN PUBLIC KEY") {
-        let body: String = text.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
+        let body: String = text
+            .lines()
+            .filter(|line| !line.starts_with("-----"))
+            .map(str::trim)
+            .collect();
         let der = Base64::decode_vec(&body).ok()?;
         return der.last_chunk::<32>().copied().filter(|_| der.len() == 44);
     }
@@ -88,7 +127,10 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 }
 
 pub(super) fn hex_sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -111,23 +153,43 @@ mod tests {
             "signedAt": 1_795_402_436_158_u64,
             "nonce": nonce,
         });
-        let claim = Claim { client: &client, role: "operator", scopes: &scopes, token: "probe-token-0001" };
+        let claim = Claim {
+            client: &client,
+            role: "operator",
+            scopes: &scopes,
+            token: "probe-token-0001",
+        };
         let now = 1_795_402_436_158;
         assert!(verify(&device, &claim, nonce, now).is_ok());
         assert!(verify(&device, &claim, nonce, now + 120_000).is_ok());
 
         let code = |result: Result<(), Box<Refusal>>| {
-            result.err().and_then(|refusal| refusal.details).map(|details| details["code"].as_str().unwrap().to_owned())
+            result
+                .err()
+                .and_then(|refusal| refusal.details)
+                .map(|details| details["code"].as_str().unwrap().to_owned())
         };
-        let other = Claim { token: "another", ..claim };
-        assert_eq!(code(verify(&device, &other, nonce, now)).as_deref(), Some("DEVICE_AUTH_SIGNATURE_INVALID"));
-        assert_eq!(code(verify(&device, &claim, "other", now)).as_deref(), Some("DEVICE_AUTH_NONCE_MISMATCH"));
+        let other = Claim {
+            token: "another",
+            ..claim
+        };
+        assert_eq!(
+            code(verify(&device, &other, nonce, now)).as_deref(),
+            Some("DEVICE_AUTH_SIGNATURE_INVALID")
+        );
+        assert_eq!(
+            code(verify(&device, &claim, "other", now)).as_deref(),
+            Some("DEVICE_AUTH_NONCE_MISMATCH")
+        );
         assert_eq!(
             code(verify(&device, &claim, nonce, now + 120_001)).as_deref(),
             Some("DEVICE_AUTH_SIGNATURE_EXPIRED")
         );
         let mut foreign = device.clone();
         foreign["id"] = json!("00");
-        assert_eq!(code(verify(&foreign, &claim, nonce, now)).as_deref(), Some("DEVICE_AUTH_DEVICE_ID_MISMATCH"));
+        assert_eq!(
+            code(verify(&foreign, &claim, nonce, now)).as_deref(),
+            Some("DEVICE_AUTH_DEVICE_ID_MISMATCH")
+        );
     }
 }

@@ -61,7 +61,10 @@ impl Event {
             let _ = write!(text, r#","seq":{number}"#);
         }
         if let Some(StateVersion { presence, health }) = self.state_version {
-            let _ = write!(text, r#","stateVersion":{{"presence":{presence},"health":{health}}}"#);
+            let _ = write!(
+                text,
+                r#","stateVersion":{{"presence":{presence},"health":{health}}}"#
+            );
         }
         if self.recipient {
             text.push_str(r#","recipientProfileId":"gateway-owner""#);

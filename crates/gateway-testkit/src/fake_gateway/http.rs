@@ -24,18 +24,27 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub(super) fn is_upgrade(&self) -> bool {
-        self.header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+        self.header("upgrade")
+            .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
             && self.header("sec-websocket-key").is_some()
     }
 
     /// Whether a proxy left its traces, which 2026.9.6 refuses.
     pub(super) fn is_proxied(&self) -> bool {
-        const TRACES: [&str; 5] =
-            ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
+        const TRACES: [&str; 5] = [
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-proto",
+            "x-real-ip",
+        ];
         TRACES.iter().any(|name| self.header(name).is_some())
     }
 
@@ -83,12 +92,21 @@ fn parse(head: &[u8], rest: Vec<u8>) -> Option<Head> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    Some(Head { method: method.to_owned(), path: path.to_owned(), headers, rest })
+    Some(Head {
+        method: method.to_owned(),
+        path: path.to_owned(),
+        headers,
+        rest,
+    })
 }
 
 /// Sends the `101` answer.
 pub(super) async fn accept_upgrade(stream: &mut Wire, head: &Head) -> io::Result<()> {
-    let accept = derive_accept_key(head.header("sec-websocket-key").unwrap_or_default().as_bytes());
+    let accept = derive_accept_key(
+        head.header("sec-websocket-key")
+            .unwrap_or_default()
+            .as_bytes(),
+    );
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {accept}\r\n\r\n"
@@ -104,11 +122,19 @@ pub(super) struct Answer {
 
 impl Answer {
     pub(super) fn text(status: u16, body: impl Into<String>) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: body.into(),
+        }
     }
 
     pub(super) fn json(status: u16, body: impl Into<String>) -> Self {
-        Self { status, content_type: "application/json; charset=utf-8", body: body.into() }
+        Self {
+            status,
+            content_type: "application/json; charset=utf-8",
+            body: body.into(),
+        }
     }
 }
 
@@ -135,15 +161,23 @@ pub(super) async fn answer(stream: &mut Wire, head_only: bool, answer: &Answer) 
     stream.shutdown().await
 }
 
-const WEB_UI: &str = "<!doctype html><html><head><title>OpenClaw Control</title></head><body></body></html>";
+const WEB_UI: &str =
+    "<!doctype html><html><head><title>OpenClaw Control</title></head><body></body></html>";
 
 /// The answer to a plain request.
 pub(super) fn plain(vintage: Vintage, phase: Phase, method: &str, path: &str) -> Answer {
-    let page = || Answer { status: 200, content_type: "text/html; charset=utf-8", body: WEB_UI.to_owned() };
+    let page = || Answer {
+        status: 200,
+        content_type: "text/html; charset=utf-8",
+        body: WEB_UI.to_owned(),
+    };
     if !vintage.is_new() {
         return page();
     }
-    let probe = matches!(path, "/health" | "/healthz" | "/ready" | "/readyz" | "/startup" | "/startupz");
+    let probe = matches!(
+        path,
+        "/health" | "/healthz" | "/ready" | "/readyz" | "/startup" | "/startupz"
+    );
     if probe && !matches!(method, "GET" | "HEAD") {
         return Answer::text(405, "Method Not Allowed");
     }
@@ -156,10 +190,16 @@ pub(super) fn plain(vintage: Vintage, phase: Phase, method: &str, path: &str) ->
         ("/ready" | "/readyz", Phase::Draining) => {
             Answer::json(503, r#"{"ready":false,"failing":["gateway-draining"]}"#)
         }
-        ("/startup" | "/startupz", Phase::Starting) => Answer::json(503, r#"{"ok":false,"status":"starting"}"#),
-        ("/startup" | "/startupz", _) => {
-            Answer::json(200, format!(r#"{{"ok":true,"status":"started","version":"{}"}}"#, vintage.release()))
+        ("/startup" | "/startupz", Phase::Starting) => {
+            Answer::json(503, r#"{"ok":false,"status":"starting"}"#)
         }
+        ("/startup" | "/startupz", _) => Answer::json(
+            200,
+            format!(
+                r#"{{"ok":true,"status":"started","version":"{}"}}"#,
+                vintage.release()
+            ),
+        ),
         _ => page(),
     }
 }
@@ -170,10 +210,22 @@ mod tests {
 
     #[test]
     fn hosts_and_origins_of_this_machine_are_not_foreign() {
-        let head = |lines: &str| parse(format!("GET /ws?token=1 HTTP/1.1\r\n{lines}\r\n").as_bytes(), Vec::new()).unwrap();
+        let head = |lines: &str| {
+            parse(
+                format!("GET /ws?token=1 HTTP/1.1\r\n{lines}\r\n").as_bytes(),
+                Vec::new(),
+            )
+            .unwrap()
+        };
         for host in ["127.0.0.1:18789", "localhost", "[::1]:18789", "127.9.9.9"] {
-            assert!(!head(&format!("Host: {host}\r\n")).has_foreign_host(), "{host}");
-            assert!(!head(&format!("Origin: http://{host}\r\n")).has_foreign_origin(), "{host}");
+            assert!(
+                !head(&format!("Host: {host}\r\n")).has_foreign_host(),
+                "{host}"
+            );
+            assert!(
+                !head(&format!("Origin: http://{host}\r\n")).has_foreign_origin(),
+                "{host}"
+            );
         }
         assert!(head("Host: gateway.example\r\n").has_foreign_host());
         assert!(head("Origin: https://evil.example\r\n").has_foreign_origin());
@@ -184,19 +236,37 @@ mod tests {
     fn the_old_release_answers_every_path_with_its_page() {
         for path in ["/", "/healthz", "/readyz", "/anything"] {
             let answer = plain(Vintage::V2026_3_2, Phase::Starting, "GET", path);
-            assert_eq!((answer.status, answer.content_type), (200, "text/html; charset=utf-8"), "{path}");
+            assert_eq!(
+                (answer.status, answer.content_type),
+                (200, "text/html; charset=utf-8"),
+                "{path}"
+            );
         }
     }
 
     #[test]
     fn the_new_release_has_three_probes() {
         let new = Vintage::V2026_9_6;
-        for (phase, health, ready, startup) in
-            [(Phase::Starting, 200, 503, 503), (Phase::Ready, 200, 200, 200), (Phase::Draining, 200, 503, 200)]
-        {
-            assert_eq!(plain(new, phase, "GET", "/healthz").status, health, "{phase:?}");
-            assert_eq!(plain(new, phase, "GET", "/readyz").status, ready, "{phase:?}");
-            assert_eq!(plain(new, phase, "HEAD", "/startupz").status, startup, "{phase:?}");
+        for (phase, health, ready, startup) in [
+            (Phase::Starting, 200, 503, 503),
+            (Phase::Ready, 200, 200, 200),
+            (Phase::Draining, 200, 503, 200),
+        ] {
+            assert_eq!(
+                plain(new, phase, "GET", "/healthz").status,
+                health,
+                "{phase:?}"
+            );
+            assert_eq!(
+                plain(new, phase, "GET", "/readyz").status,
+                ready,
+                "{phase:?}"
+            );
+            assert_eq!(
+                plain(new, phase, "HEAD", "/startupz").status,
+                startup,
+                "{phase:?}"
+            );
         }
         assert_eq!(plain(new, Phase::Ready, "POST", "/readyz").status, 405);
     }

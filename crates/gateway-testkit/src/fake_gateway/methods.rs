@@ -25,7 +25,13 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), details: None, retryable: None, retry_after_ms: None }
+        Self {
+            code: code.into(),
+            message: message.into(),
+            details: None,
+            retryable: None,
+            retry_after_ms: None,
+        }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
@@ -115,15 +121,30 @@ struct Method {
 }
 
 const fn method(name: &'static str, scope: Scope) -> Method {
-    Method { name, scope, node: false, later: false, params: None }
+    Method {
+        name,
+        scope,
+        node: false,
+        later: false,
+        params: None,
+    }
 }
 
 const fn checked(name: &'static str, scope: Scope, params: &'static [Field]) -> Method {
-    Method { name, scope, node: false, later: false, params: Some(params) }
+    Method {
+        name,
+        scope,
+        node: false,
+        later: false,
+        params: Some(params),
+    }
 }
 
 const fn later(method: Method) -> Method {
-    Method { later: true, ..method }
+    Method {
+        later: true,
+        ..method
+    }
 }
 
 const METHODS: &[Method] = &[
@@ -145,21 +166,43 @@ const METHODS: &[Method] = &[
     method("wake", Scope::Write),
     checked("config.get", Scope::Read, schema::NO_PARAMS),
     checked("config.patch", Scope::Admin, schema::CONFIG_PATCH),
-    later(checked("config.schema.lookup", Scope::Read, schema::CONFIG_SCHEMA_LOOKUP)),
+    later(checked(
+        "config.schema.lookup",
+        Scope::Read,
+        schema::CONFIG_SCHEMA_LOOKUP,
+    )),
     checked("chat.history", Scope::Read, schema::CHAT_HISTORY),
     checked("chat.send", Scope::Write, schema::CHAT_SEND),
     checked("chat.abort", Scope::Write, schema::CHAT_ABORT),
-    later(checked("gateway.restart.preflight", Scope::Read, schema::NO_PARAMS)),
-    later(checked("gateway.restart.request", Scope::Admin, schema::RESTART_REQUEST)),
+    later(checked(
+        "gateway.restart.preflight",
+        Scope::Read,
+        schema::NO_PARAMS,
+    )),
+    later(checked(
+        "gateway.restart.request",
+        Scope::Admin,
+        schema::RESTART_REQUEST,
+    )),
     later(method("sessions.subscribe", Scope::Read)),
     later(method("system.info", Scope::Read)),
     later(method("update.status", Scope::Read)),
-    Method { name: "node.event", scope: Scope::None, node: true, later: false, params: None },
+    Method {
+        name: "node.event",
+        scope: Scope::None,
+        node: true,
+        later: false,
+        params: None,
+    },
 ];
 
 /// `features.methods`.
 pub(super) fn names(vintage: Vintage) -> Vec<&'static str> {
-    METHODS.iter().filter(|method| vintage.is_new() || !method.later).map(|method| method.name).collect()
+    METHODS
+        .iter()
+        .filter(|method| vintage.is_new() || !method.later)
+        .map(|method| method.name)
+        .collect()
 }
 
 /// The caller of a method.
@@ -168,12 +211,19 @@ pub(super) struct Caller<'a> {
     pub(super) scopes: &'a [String],
 }
 
-pub(super) fn call(shared: &Arc<Shared>, caller: &Caller<'_>, name: &str, params: Option<&RawValue>) -> Reply {
+pub(super) fn call(
+    shared: &Arc<Shared>,
+    caller: &Caller<'_>,
+    name: &str,
+    params: Option<&RawValue>,
+) -> Reply {
     if let Some(name) = name.strip_prefix("test.") {
         return test_method(name, params);
     }
     let vintage = shared.config.vintage;
-    let known = METHODS.iter().find(|method| method.name == name && (vintage.is_new() || !method.later));
+    let known = METHODS
+        .iter()
+        .find(|method| method.name == name && (vintage.is_new() || !method.later));
     if caller.role == "node" {
         if !known.is_some_and(|method| method.node || method.name == "health") {
             return Failure::invalid("unauthorized role: node").into();
@@ -204,8 +254,9 @@ pub(super) fn call(shared: &Arc<Shared>, caller: &Caller<'_>, name: &str, params
 fn missing_scope(vintage: Vintage, scope: &str) -> Failure {
     let message = format!("missing scope: {scope}");
     if vintage.is_new() {
-        Failure::new("FORBIDDEN", message)
-            .with_details(json!({"code": "MISSING_SCOPE", "missingScope": scope, "requiredScopes": [scope]}))
+        Failure::new("FORBIDDEN", message).with_details(
+            json!({"code": "MISSING_SCOPE", "missingScope": scope, "requiredScopes": [scope]}),
+        )
     } else {
         Failure::invalid(message)
     }
@@ -215,7 +266,9 @@ fn draining(method: &str) -> Failure {
     Failure {
         code: "UNAVAILABLE".to_owned(),
         message: "gateway is draining; retry shortly".to_owned(),
-        details: Some(json!({"method": method, "reason": "gateway-restarting", "phase": "draining"})),
+        details: Some(
+            json!({"method": method, "reason": "gateway-restarting", "phase": "draining"}),
+        ),
         retryable: Some(true),
         retry_after_ms: Some(1000),
     }
@@ -301,18 +354,37 @@ fn patch(shared: &Arc<Shared>, params: &Value) -> Reply {
         shared.set_token(token);
         if vintage.is_new() {
             let delay = shared.config.restart_delay;
-            command(shared, Command::CloseAll { code: 4001, reason: "gateway auth changed".to_owned(), delay });
+            command(
+                shared,
+                Command::CloseAll {
+                    code: 4001,
+                    reason: "gateway auth changed".to_owned(),
+                    delay,
+                },
+            );
         }
     }
     if patched.restart {
-        command(shared, Command::StopAfter { restart: true, delay: shared.config.restart_delay });
+        command(
+            shared,
+            Command::StopAfter {
+                restart: true,
+                delay: shared.config.restart_delay,
+            },
+        );
     }
     patched.reply.into()
 }
 
 fn restart(shared: &Arc<Shared>, params: &Value) -> Reply {
     let runs = *shared.runs.borrow();
-    command(shared, Command::StopAfter { restart: true, delay: shared.config.restart_delay });
+    command(
+        shared,
+        Command::StopAfter {
+            restart: true,
+            delay: shared.config.restart_delay,
+        },
+    );
     json!({
         "ok": true,
         "status": if runs == 0 { "scheduled" } else { "deferred" },
@@ -333,7 +405,9 @@ fn restart(shared: &Arc<Shared>, params: &Value) -> Reply {
 }
 
 fn chat_send(shared: &Arc<Shared>, params: &Value) -> Reply {
-    let run = params["idempotencyKey"].as_str().map_or_else(random_uuid, str::to_owned);
+    let run = params["idempotencyKey"]
+        .as_str()
+        .map_or_else(random_uuid, str::to_owned);
     let duration = shared.config.run_duration;
     if !duration.is_zero() {
         shared.runs.send_modify(|runs| *runs += 1);
@@ -341,7 +415,9 @@ fn chat_send(shared: &Arc<Shared>, params: &Value) -> Reply {
         // Ends by itself after `run_duration`, whatever happens to the connection: so does an agent run.
         tokio::spawn(async move {
             tokio::time::sleep(duration).await;
-            shared.runs.send_modify(|runs| *runs = runs.saturating_sub(1));
+            shared
+                .runs
+                .send_modify(|runs| *runs = runs.saturating_sub(1));
         });
     }
     json!({"runId": run, "status": "started"}).into()
@@ -372,10 +448,13 @@ fn test_method(name: &str, params: Option<&RawValue>) -> Reply {
     if name == "echo" {
         return Reply::Payload(text.to_owned());
     }
-    let params: TestParams<'_> = match serde_json::from_str(if text == "null" { "{}" } else { text }) {
-        Ok(params) => params,
-        Err(error) => return Failure::invalid(format!("invalid test.{name} params: {error}")).into(),
-    };
+    let params: TestParams<'_> =
+        match serde_json::from_str(if text == "null" { "{}" } else { text }) {
+            Ok(params) => params,
+            Err(error) => {
+                return Failure::invalid(format!("invalid test.{name} params: {error}")).into();
+            }
+        };
     match name {
         "large" => Reply::Payload(format!(r#"{{"data":"{}"}}"#, "x".repeat(params.bytes))),
         "delay" => Reply::Later {
@@ -383,10 +462,20 @@ fn test_method(name: &str, params: Option<&RawValue>) -> Reply {
             after: Duration::from_millis(params.ms),
         },
         "silent" => Reply::Silent,
-        "events" => Reply::Events { count: params.count, bytes: params.bytes },
+        "events" => Reply::Events {
+            count: params.count,
+            bytes: params.bytes,
+        },
         "fail" => {
-            let code = params.code.as_ref().and_then(Value::as_str).unwrap_or("UNAVAILABLE");
-            let mut failure = Failure::new(code, params.message.unwrap_or_else(|| "asked to fail".to_owned()));
+            let code = params
+                .code
+                .as_ref()
+                .and_then(Value::as_str)
+                .unwrap_or("UNAVAILABLE");
+            let mut failure = Failure::new(
+                code,
+                params.message.unwrap_or_else(|| "asked to fail".to_owned()),
+            );
             failure.details = params.details;
             failure.retryable = params.retryable;
             failure.retry_after_ms = params.retry_after_ms;
@@ -394,7 +483,12 @@ fn test_method(name: &str, params: Option<&RawValue>) -> Reply {
         }
         "raw" => Reply::Raw(params.text.unwrap_or_default()),
         "close" => Reply::Close {
-            code: params.code.as_ref().and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok()).unwrap_or(1000),
+            code: params
+                .code
+                .as_ref()
+                .and_then(Value::as_u64)
+                .and_then(|code| u16::try_from(code).ok())
+                .unwrap_or(1000),
             reason: params.reason.unwrap_or_default(),
         },
         "drop" => Reply::Drop,
@@ -417,7 +511,12 @@ mod tests {
             ("operator.read", Scope::None, true),
             ("operator.approvals", Scope::Read, false),
         ] {
-            assert_eq!(needed.granted_by(&only(granted)), expected, "{granted} for {}", needed.name());
+            assert_eq!(
+                needed.granted_by(&only(granted)),
+                expected,
+                "{granted} for {}",
+                needed.name()
+            );
         }
         assert!(Scope::None.granted_by(&[]));
     }
@@ -426,6 +525,10 @@ mod tests {
     fn the_old_release_lists_no_later_methods() {
         assert!(!names(Vintage::V2026_3_2).contains(&"gateway.restart.request"));
         assert!(names(Vintage::V2026_9_6).contains(&"gateway.restart.request"));
-        assert!(names(Vintage::V2026_9_6).iter().all(|name| !name.starts_with("test.")));
+        assert!(
+            names(Vintage::V2026_9_6)
+                .iter()
+                .all(|name| !name.starts_with("test."))
+        );
     }
 }

@@ -41,10 +41,10 @@ mod wire;
 
 pub use configuration::{ConfigProblem, check_configuration};
 pub(crate) use configuration::{ROOT_KEYS, lookup};
-pub(crate) use state::random_token;
 pub use options::{
-    ChallengeFault, FakeGatewayConfig, FakeGatewayError, FakeGatewayFaults, FixedChallenge, LogHook, PairedDevice, Refusal,
-    Vintage,
+    ChallengeFault, FakeGatewayConfig, FakeGatewayError, FakeGatewayFaults, FixedChallenge,
+    LogHook, PairedDevice, Refusal, Vintage,
 };
 pub use server::{FakeGateway, StopOutcome};
+pub(crate) use state::random_token;
 pub use state::{FakeGatewayStatistics, Phase};

@@ -215,18 +215,25 @@ mod millis {
 
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
         u64::deserialize(deserializer).map(Duration::from_millis)
     }
 }
 
 /// Is told what a gateway would log: a subsystem and a sentence.
 #[derive(Clone, Default)]
-pub struct LogHook(Option<Arc<dyn Fn(&str, &str) + Send + Sync>>);
+pub struct LogHook(Option<Arc<LogFn>>);
+
+type LogFn = dyn Fn(&str, &str) + Send + Sync;
 
 impl LogHook {
     /// Calls `hook` with subsystem and message for every line, on the gateway's own thread.
@@ -243,7 +250,11 @@ impl LogHook {
 
 impl fmt::Debug for LogHook {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(if self.0.is_some() { "LogHook(set)" } else { "LogHook(none)" })
+        formatter.write_str(if self.0.is_some() {
+            "LogHook(set)"
+        } else {
+            "LogHook(none)"
+        })
     }
 }
 
@@ -353,7 +364,11 @@ impl FakeGatewayConfig {
             max_preauth_payload: new.then_some(limits::PRE_AUTH),
             max_unauthenticated: new.then_some(32),
             wrong_token_delay: Duration::ZERO,
-            unauthenticated_linger: if new { Duration::ZERO } else { Duration::from_secs(5) },
+            unauthenticated_linger: if new {
+                Duration::ZERO
+            } else {
+                Duration::from_secs(5)
+            },
             run_duration: Duration::ZERO,
             drain_limit: Duration::from_secs(315),
             event_queue: 1024,

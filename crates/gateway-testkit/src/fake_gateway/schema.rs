@@ -7,13 +7,18 @@ use super::options::Vintage;
 pub(super) enum Kind {
     Text,
     NonEmptyText,
-    Integer { min: u64 },
+    Integer {
+        min: u64,
+    },
     Flag,
     List,
     TextList,
     Object(&'static [Field]),
     AnyObject,
-    OneOf { common: &'static [&'static str], later: &'static [&'static str] },
+    OneOf {
+        common: &'static [&'static str],
+        later: &'static [&'static str],
+    },
     Any,
 }
 
@@ -24,11 +29,19 @@ pub(super) struct Field {
 }
 
 const fn required(name: &'static str, kind: Kind) -> Field {
-    Field { name, required: true, kind }
+    Field {
+        name,
+        required: true,
+        kind,
+    }
 }
 
 const fn optional(name: &'static str, kind: Kind) -> Field {
-    Field { name, required: false, kind }
+    Field {
+        name,
+        required: false,
+        kind,
+    }
 }
 
 const CLIENT_IDS: &[&str] = &[
@@ -45,8 +58,13 @@ const CLIENT_IDS: &[&str] = &[
     "fingerprint",
     "openclaw-probe",
 ];
-const LATER_CLIENT_IDS: &[&str] =
-    &["openclaw-tui", "openclaw-linux", "openclaw-watchos", "openclaw-browser-copilot", "openclaw-worker"];
+const LATER_CLIENT_IDS: &[&str] = &[
+    "openclaw-tui",
+    "openclaw-linux",
+    "openclaw-watchos",
+    "openclaw-browser-copilot",
+    "openclaw-worker",
+];
 const CLIENT_MODES: &[&str] = &["webchat", "cli", "ui", "backend", "node", "probe", "test"];
 const LATER_CLIENT_MODES: &[&str] = &["worker"];
 
@@ -56,13 +74,25 @@ pub(super) const CONNECT: &[Field] = &[
     required(
         "client",
         Kind::Object(&[
-            required("id", Kind::OneOf { common: CLIENT_IDS, later: LATER_CLIENT_IDS }),
+            required(
+                "id",
+                Kind::OneOf {
+                    common: CLIENT_IDS,
+                    later: LATER_CLIENT_IDS,
+                },
+            ),
             optional("displayName", Kind::NonEmptyText),
             required("version", Kind::NonEmptyText),
             required("platform", Kind::NonEmptyText),
             optional("deviceFamily", Kind::NonEmptyText),
             optional("modelIdentifier", Kind::NonEmptyText),
-            required("mode", Kind::OneOf { common: CLIENT_MODES, later: LATER_CLIENT_MODES }),
+            required(
+                "mode",
+                Kind::OneOf {
+                    common: CLIENT_MODES,
+                    later: LATER_CLIENT_MODES,
+                },
+            ),
             optional("instanceId", Kind::NonEmptyText),
         ]),
     ),
@@ -131,8 +161,10 @@ pub(super) const SESSIONS_LIST: &[Field] = &[
     optional("agentId", Kind::NonEmptyText),
     optional("search", Kind::Text),
 ];
-pub(super) const CHAT_HISTORY: &[Field] =
-    &[required("sessionKey", Kind::NonEmptyText), optional("limit", Kind::Integer { min: 1 })];
+pub(super) const CHAT_HISTORY: &[Field] = &[
+    required("sessionKey", Kind::NonEmptyText),
+    optional("limit", Kind::Integer { min: 1 }),
+];
 pub(super) const CHAT_SEND: &[Field] = &[
     required("sessionKey", Kind::NonEmptyText),
     required("message", Kind::Text),
@@ -142,8 +174,10 @@ pub(super) const CHAT_SEND: &[Field] = &[
     optional("timeoutMs", Kind::Integer { min: 0 }),
     required("idempotencyKey", Kind::NonEmptyText),
 ];
-pub(super) const CHAT_ABORT: &[Field] =
-    &[required("sessionKey", Kind::NonEmptyText), optional("runId", Kind::NonEmptyText)];
+pub(super) const CHAT_ABORT: &[Field] = &[
+    required("sessionKey", Kind::NonEmptyText),
+    optional("runId", Kind::NonEmptyText),
+];
 
 /// What is wrong with `value`, as the gateway says it; `None` when nothing is.
 ///
@@ -187,17 +221,30 @@ fn join(mut problems: Vec<String>, vintage: Vintage) -> Option<String> {
 }
 
 fn at(path: &str, what: &str) -> String {
-    if path.is_empty() { what.to_owned() } else { format!("at {path}: {what}") }
+    if path.is_empty() {
+        what.to_owned()
+    } else {
+        format!("at {path}: {what}")
+    }
 }
 
-fn object(value: &Value, fields: &[Field], path: &str, vintage: Vintage, problems: &mut Vec<String>) {
+fn object(
+    value: &Value,
+    fields: &[Field],
+    path: &str,
+    vintage: Vintage,
+    problems: &mut Vec<String>,
+) {
     let Value::Object(map) = value else {
         problems.push(at(path, "must be object"));
         return;
     };
     for field in fields {
         if field.required && !map.contains_key(field.name) {
-            problems.push(at(path, &format!("must have required property '{}'", field.name)));
+            problems.push(at(
+                path,
+                &format!("must have required property '{}'", field.name),
+            ));
         }
     }
     for name in map.keys() {
@@ -208,7 +255,13 @@ fn object(value: &Value, fields: &[Field], path: &str, vintage: Vintage, problem
     }
     for field in fields {
         if let Some(value) = map.get(field.name) {
-            single(value, &field.kind, &format!("{path}/{}", field.name), vintage, problems);
+            single(
+                value,
+                &field.kind,
+                &format!("{path}/{}", field.name),
+                vintage,
+                problems,
+            );
         }
     }
 }
@@ -238,7 +291,13 @@ fn single(value: &Value, kind: &Kind, path: &str, vintage: Vintage, problems: &m
             None => problems.push(at(path, "must be array")),
             Some(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    single(item, &Kind::NonEmptyText, &format!("{path}/{index}"), vintage, problems);
+                    single(
+                        item,
+                        &Kind::NonEmptyText,
+                        &format!("{path}/{index}"),
+                        vintage,
+                        problems,
+                    );
                 }
             }
         },
@@ -289,7 +348,9 @@ mod tests {
         });
         assert_eq!(
             problem(Some(&params), CONNECT, Vintage::V2026_3_2).as_deref(),
-            Some("at /client/version: must NOT have fewer than 1 characters; at /scopes/1: must be string")
+            Some(
+                "at /client/version: must NOT have fewer than 1 characters; at /scopes/1: must be string"
+            )
         );
     }
 
@@ -297,8 +358,14 @@ mod tests {
     fn request_frames_are_closed() {
         for (frame, expected) in [
             (json!({"type": "req", "id": "1", "method": "health"}), None),
-            (json!({"type": "req", "method": "health"}), Some("must have required property 'id'")),
-            (json!({"type": "req", "id": 7, "method": "health"}), Some("at /id: must be string")),
+            (
+                json!({"type": "req", "method": "health"}),
+                Some("must have required property 'id'"),
+            ),
+            (
+                json!({"type": "req", "id": 7, "method": "health"}),
+                Some("at /id: must be string"),
+            ),
             (
                 json!({"type": "hello", "id": "q"}),
                 Some("must have required property 'method'; at /type: must be equal to constant"),
@@ -308,7 +375,11 @@ mod tests {
                 Some("at root: unexpected property 'extra'"),
             ),
         ] {
-            assert_eq!(request_problem(&frame, Vintage::V2026_9_6).as_deref(), expected, "{frame}");
+            assert_eq!(
+                request_problem(&frame, Vintage::V2026_9_6).as_deref(),
+                expected,
+                "{frame}"
+            );
         }
     }
 }

@@ -81,12 +81,20 @@ impl FakeGateway {
         shared.set_port(listeners.port);
         shared.set_phase(first_phase(&shared.config));
         let (report, outcome) = watch::channel(None);
-        let server = Server { shared: Arc::clone(&shared), orders, sessions: JoinSet::new() };
+        let server = Server {
+            shared: Arc::clone(&shared),
+            orders,
+            sessions: JoinSet::new(),
+        };
         let task = tokio::spawn(async move {
             let outcome = server.run(listeners).await;
             report.send_replace(Some(outcome));
         });
-        Self { shared, outcome, task }
+        Self {
+            shared,
+            outcome,
+            task,
+        }
     }
 
     /// A connection to a gateway in memory; `None` while it does not listen, and for one with real sockets.
@@ -171,9 +179,15 @@ impl FakeGateway {
     }
 
     /// Waits until the counters fulfil a condition. Put a deadline around it. Cancel safe.
-    pub async fn wait_for(&self, mut condition: impl FnMut(&FakeGatewayStatistics) -> bool) -> FakeGatewayStatistics {
+    pub async fn wait_for(
+        &self,
+        mut condition: impl FnMut(&FakeGatewayStatistics) -> bool,
+    ) -> FakeGatewayStatistics {
         let mut statistics = self.shared.statistics.subscribe();
-        match statistics.wait_for(|statistics| condition(statistics)).await {
+        match statistics
+            .wait_for(|statistics| condition(statistics))
+            .await
+        {
             Ok(found) => found.clone(),
             // The sender lives in `shared`, which this handle holds.
             Err(_) => self.statistics(),
@@ -198,7 +212,10 @@ impl FakeGateway {
     /// Begins an orderly stop.
     pub fn begin_stop(&self) {
         // A full or closed queue means that it is stopping.
-        let _ = self.shared.commands.try_send(Command::Stop { restart: false });
+        let _ = self
+            .shared
+            .commands
+            .try_send(Command::Stop { restart: false });
     }
 
     /// Ends at once, like a process under `SIGKILL`: every connection is cut, the port is free.
@@ -209,14 +226,18 @@ impl FakeGateway {
 
     /// Begins an in-process restart: shutdown event with `restartExpectedMs`, close 1012, the same port again.
     pub fn begin_restart(&self) {
-        let _ = self.shared.commands.try_send(Command::Stop { restart: true });
+        let _ = self
+            .shared
+            .commands
+            .try_send(Command::Stop { restart: true });
     }
 
     /// An in-process restart, waiting until the port answers again.
     pub async fn restart(&self) {
         let before = self.statistics().restarts;
         self.begin_restart();
-        self.wait_for(|statistics| statistics.restarts > before).await;
+        self.wait_for(|statistics| statistics.restarts > before)
+            .await;
     }
 
     /// Waits until it has ended by itself. Cancel safe.
@@ -241,7 +262,10 @@ struct Listeners {
 }
 
 enum Source {
-    Tcp { v4: TcpListener, v6: Option<TcpListener> },
+    Tcp {
+        v4: TcpListener,
+        v6: Option<TcpListener>,
+    },
     Memory(mpsc::Receiver<DuplexStream>),
 }
 
@@ -249,24 +273,37 @@ impl Listeners {
     fn bind(port: u16, ipv6: bool) -> Result<Self, FakeGatewayError> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let v4 = listen(address).map_err(|source| FakeGatewayError::Bind { address, source })?;
-        let port = v4.local_addr().map_err(|source| FakeGatewayError::Bind { address, source })?.port();
+        let port = v4
+            .local_addr()
+            .map_err(|source| FakeGatewayError::Bind { address, source })?
+            .port();
         let v6 = ipv6.then(|| listen(SocketAddr::from((Ipv6Addr::LOCALHOST, port)))).and_then(|bound| {
             bound.inspect_err(|error| tracing::warn!(port, %error, "cannot listen on [::1]; serving IPv4 alone")).ok()
         });
-        Ok(Self { port, source: Source::Tcp { v4, v6 } })
+        Ok(Self {
+            port,
+            source: Source::Tcp { v4, v6 },
+        })
     }
 
     /// Listens in memory, on a port that is only a number.
     fn in_memory(shared: &Shared) -> Self {
         let (sender, receiver) = mpsc::channel(BACKLOG as usize);
         shared.open_memory(sender);
-        Self { port: shared.config.port, source: Source::Memory(receiver) }
+        Self {
+            port: shared.config.port,
+            source: Source::Memory(receiver),
+        }
     }
 
     fn describe(&self) -> String {
         let (port, pid) = (self.port, std::process::id());
         let has_v6 = matches!(&self.source, Source::Tcp { v6: Some(_), .. });
-        let v6 = if has_v6 { format!(", ws://[::1]:{port}") } else { String::new() };
+        let v6 = if has_v6 {
+            format!(", ws://[::1]:{port}")
+        } else {
+            String::new()
+        };
         format!("listening on ws://127.0.0.1:{port}{v6} (PID {pid})")
     }
 
@@ -295,7 +332,11 @@ impl Listeners {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // Unix keeps a port in TIME_WAIT otherwise; on Windows the option would let two servers share it.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
@@ -309,7 +350,11 @@ fn starts_slowly(config: &FakeGatewayConfig) -> bool {
 }
 
 fn first_phase(config: &FakeGatewayConfig) -> Phase {
-    if starts_slowly(config) { Phase::Starting } else { Phase::Ready }
+    if starts_slowly(config) {
+        Phase::Starting
+    } else {
+        Phase::Ready
+    }
 }
 
 fn tick(shared: &Shared) {
@@ -379,7 +424,7 @@ impl Server {
                     }
                     None => return false,
                 },
-                restart = until(end.map(|(at, restart)| (at, restart))) => return restart,
+                restart = until(end) => return restart,
                 () = until(close.as_ref().map(|(at, ..)| (*at, ()))) => {
                     if let Some((_, code, reason)) = close.take() {
                         self.shared.close_all(code, &reason, false);
@@ -418,20 +463,34 @@ impl Server {
     /// The last words: 2026.9.6 first waits for agent runs.
     async fn announce_end(&mut self, restart: bool) {
         let new = self.shared.config.vintage.is_new();
-        let what = if restart { "restarting" } else { "shutting down" };
-        self.shared.config.log.line("gateway", &format!("signal received; {what}"));
+        let what = if restart {
+            "restarting"
+        } else {
+            "shutting down"
+        };
+        self.shared
+            .config
+            .log
+            .line("gateway", &format!("signal received; {what}"));
         let mut runs = self.shared.runs.subscribe();
         if new && *runs.borrow() > 0 {
             self.shared.set_phase(Phase::Draining);
             // The sender lives in `shared`; and past the limit the stop goes on regardless.
-            let _ = timeout(self.shared.config.drain_limit, runs.wait_for(|runs| *runs == 0)).await;
+            let _ = timeout(
+                self.shared.config.drain_limit,
+                runs.wait_for(|runs| *runs == 0),
+            )
+            .await;
         }
         let payload = match (restart, new) {
-            (true, _) => json!({"reason": "gateway restarting", "restartExpectedMs": RESTART_EXPECTED_MS}),
+            (true, _) => {
+                json!({"reason": "gateway restarting", "restartExpectedMs": RESTART_EXPECTED_MS})
+            }
             (false, true) => json!({"reason": "gateway stopping"}),
             (false, false) => json!({"reason": "gateway stopping", "restartExpectedMs": null}),
         };
-        self.shared.broadcast("shutdown", payload.to_string(), false);
+        self.shared
+            .broadcast("shutdown", payload.to_string(), false);
         self.shared.close_all(1012, "service restart", new);
     }
 

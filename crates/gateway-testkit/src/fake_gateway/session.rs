@@ -50,7 +50,10 @@ enum End {
 
 impl End {
     fn close(code: u16, reason: impl Into<String>) -> Self {
-        Self::Close { code, reason: reason.into() }
+        Self::Close {
+            code,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -72,7 +75,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut stream: Wire) {
             discard(&mut stream).await;
             return None;
         }
-        let head = timeout(shared.config.handshake_timeout, http::read_head(&mut stream)).await;
+        let head = timeout(
+            shared.config.handshake_timeout,
+            http::read_head(&mut stream),
+        )
+        .await;
         unstalled(&shared).await;
         head.ok()?.ok()?
     };
@@ -263,7 +270,12 @@ impl Session {
     async fn handshake(&mut self, upgrade: &Upgrade) -> Result<Admission, End> {
         let first = self.next_data().await?;
         let new = self.shared.config.vintage.is_new();
-        if self.shared.config.max_preauth_payload.is_some_and(|limit| first.len() > limit) {
+        if self
+            .shared
+            .config
+            .max_preauth_payload
+            .is_some_and(|limit| first.len() > limit)
+        {
             return Err(End::TooLarge);
         }
         let Ok(frame) = serde_json::from_slice::<Value>(&first) else {
@@ -274,13 +286,26 @@ impl Session {
         }
         let id = frame["id"].as_str().unwrap_or_default().to_owned();
         if frame["method"] != "connect" {
-            return Err(self.reject(&json!(id), &Failure::invalid(NO_CONNECT), End::close(1008, NO_CONNECT)).await);
+            return Err(self
+                .reject(
+                    &json!(id),
+                    &Failure::invalid(NO_CONNECT),
+                    End::close(1008, NO_CONNECT),
+                )
+                .await);
         }
         if !new {
             // 2026.3.2 works on a connect for a while; a second request meanwhile finds no client yet.
             if let Ok(second) = timeout(OLD_HANDSHAKE_WORK, self.next_data()).await {
-                let id = serde_json::from_slice::<Value>(&second?).map_or(json!("invalid"), |frame| frame["id"].clone());
-                return Err(self.reject(&id, &Failure::invalid(NO_CONNECT), End::close(1008, NO_CONNECT)).await);
+                let id = serde_json::from_slice::<Value>(&second?)
+                    .map_or(json!("invalid"), |frame| frame["id"].clone());
+                return Err(self
+                    .reject(
+                        &id,
+                        &Failure::invalid(NO_CONNECT),
+                        End::close(1008, NO_CONNECT),
+                    )
+                    .await);
             }
         }
         if let Some(params) = frame.get("params") {
@@ -365,13 +390,19 @@ impl Session {
     async fn serve(&mut self, admission: &Admission) -> Result<std::convert::Infallible, End> {
         let shared = Arc::clone(&self.shared);
         let mut stalled = shared.stalled.subscribe();
-        let mut next_ping = shared.config.ping_interval.map(|interval| Instant::now() + interval);
+        let mut next_ping = shared
+            .config
+            .ping_interval
+            .map(|interval| Instant::now() + interval);
         let mut unanswered_ping: Option<Instant> = None;
         loop {
             becomes(&mut stalled, false).await;
-            let overdue = unanswered_ping.zip(shared.config.pong_timeout).map(|(since, limit)| since + limit);
+            let overdue = unanswered_ping
+                .zip(shared.config.pong_timeout)
+                .map(|(since, limit)| since + limit);
             tokio::select! {
-            biased;
+                biased;
+                () = becomes(&mut stalled, true) => continue,
                 order = self.receiver.recv() => self.obey(order).await?,
                 message = self.ws.next() => match message {
                     Some(Ok(Message::Pong(_))) => unanswered_ping = None,
@@ -383,7 +414,6 @@ impl Session {
                     next_ping = shared.config.ping_interval.map(|interval| Instant::now() + interval);
                 }
                 () = maybe_until(overdue) => return Err(End::Gone),
-                () = becomes(&mut stalled, true) => continue,
             }
             for _ in 0..BATCH {
                 if let Ok(order) = self.receiver.try_recv() {
@@ -413,7 +443,11 @@ impl Session {
         }
     }
 
-    async fn take(&mut self, message: Option<Result<Message, WsError>>, admission: &Admission) -> Result<(), End> {
+    async fn take(
+        &mut self,
+        message: Option<Result<Message, WsError>>,
+        admission: &Admission,
+    ) -> Result<(), End> {
         match message {
             Some(Ok(Message::Text(text))) => self.request(text.as_bytes(), admission).await,
             Some(Ok(Message::Binary(bytes))) => self.request(&bytes, admission).await,
@@ -424,14 +458,20 @@ impl Session {
     }
 
     async fn request(&mut self, bytes: &[u8], admission: &Admission) -> Result<(), End> {
-        let plain = serde_json::from_slice::<PlainRequest<'_>>(bytes).ok().filter(|request| {
-            request.kind == "req" && !request.id.is_empty() && !request.method.is_empty()
-        });
+        let plain = serde_json::from_slice::<PlainRequest<'_>>(bytes)
+            .ok()
+            .filter(|request| {
+                request.kind == "req" && !request.id.is_empty() && !request.method.is_empty()
+            });
         if let Some(request) = plain {
-            return self.dispatch(&request.id, &request.method, request.params, admission).await;
+            return self
+                .dispatch(&request.id, &request.method, request.params, admission)
+                .await;
         }
         // Not JSON: ignored.
-        let Ok(frame) = serde_json::from_slice::<Value>(bytes) else { return Ok(()) };
+        let Ok(frame) = serde_json::from_slice::<Value>(bytes) else {
+            return Ok(());
+        };
         if let Some(problem) = schema::request_problem(&frame, self.shared.config.vintage) {
             let id = match &frame["id"] {
                 Value::Null => json!("invalid"),
@@ -440,10 +480,14 @@ impl Session {
             let failure = Failure::invalid(format!("invalid request frame: {problem}"));
             return self.send(failure_frame(&id, &failure)).await;
         }
-        let params = frame.get("params").map(Value::to_string).unwrap_or_else(|| "null".to_owned());
+        let params = frame
+            .get("params")
+            .map(Value::to_string)
+            .unwrap_or_else(|| "null".to_owned());
         let params = RawValue::from_string(params).ok();
         let text = |name: &str| frame[name].as_str().unwrap_or_default().to_owned();
-        self.dispatch(&text("id"), &text("method"), params.as_deref(), admission).await
+        self.dispatch(&text("id"), &text("method"), params.as_deref(), admission)
+            .await
     }
 
     async fn dispatch(
@@ -461,7 +505,10 @@ impl Session {
             let failure = Failure::invalid("connect is only valid as the first request");
             return self.send(failure_frame(&json!(id), &failure)).await;
         }
-        let caller = Caller { role: &admission.role, scopes: &admission.scopes };
+        let caller = Caller {
+            role: &admission.role,
+            scopes: &admission.scopes,
+        };
         match methods::call(&self.shared, &caller, method, params) {
             Reply::Payload(payload) => self.send(payload_frame(id, &payload)).await,
             Reply::Failure(failure) => {
@@ -469,7 +516,10 @@ impl Session {
                 self.watch_for_flood(&failure)
             }
             Reply::Later { payload, after } => {
-                let (sender, frame) = (self.registration.sender.clone(), payload_frame(id, &payload));
+                let (sender, frame) = (
+                    self.registration.sender.clone(),
+                    payload_frame(id, &payload),
+                );
                 self.later.spawn(async move {
                     sleep(after).await;
                     // The session may be gone; then nobody waits for the answer.
@@ -487,7 +537,8 @@ impl Session {
                     let frame = event.frame(&mut self.seq);
                     self.send(frame).await?;
                 }
-                self.send(payload_frame(id, &json!({"count": count}).to_string())).await
+                self.send(payload_frame(id, &json!({"count": count}).to_string()))
+                    .await
             }
             Reply::Raw(text) => {
                 self.send(text).await?;
@@ -528,7 +579,11 @@ impl Session {
     }
 
     async fn send(&mut self, text: String) -> Result<(), End> {
-        if self.faults.drop_after_frames.is_some_and(|limit| self.frames_sent >= limit) {
+        if self
+            .faults
+            .drop_after_frames
+            .is_some_and(|limit| self.frames_sent >= limit)
+        {
             self.flush().await?;
             return Err(End::Gone);
         }
@@ -551,7 +606,10 @@ impl Session {
             End::Close { code, reason } => (code, reason, false),
             End::TooLarge => (1009, String::new(), true),
         };
-        let frame = CloseFrame { code: code.into(), reason: cut_reason(&reason).into() };
+        let frame = CloseFrame {
+            code: code.into(),
+            reason: cut_reason(&reason).into(),
+        };
         let closing = async {
             // Errors mean that the peer is gone, which is the goal.
             let _ = self.ws.close(Some(frame)).await;
@@ -573,7 +631,10 @@ async fn maybe_until(deadline: Option<Instant>) {
 }
 
 fn payload_frame(id: &str, payload: &str) -> String {
-    format!(r#"{{"type":"res","id":{},"ok":true,"payload":{payload}}}"#, quoted(id))
+    format!(
+        r#"{{"type":"res","id":{},"ok":true,"payload":{payload}}}"#,
+        quoted(id)
+    )
 }
 
 fn failure_frame(id: &Value, failure: &Failure) -> String {

@@ -72,9 +72,18 @@ pub(super) enum ToSession {
 /// What somebody asks of the server task.
 #[derive(Debug)]
 pub(super) enum Command {
-    Stop { restart: bool },
-    StopAfter { restart: bool, delay: Duration },
-    CloseAll { code: u16, reason: String, delay: Duration },
+    Stop {
+        restart: bool,
+    },
+    StopAfter {
+        restart: bool,
+        delay: Duration,
+    },
+    CloseAll {
+        code: u16,
+        reason: String,
+        delay: Duration,
+    },
 }
 
 #[derive(Debug)]
@@ -143,7 +152,10 @@ impl Shared {
             faults: Arc::new(config.faults.clone()),
             refused_by_fault: 0,
             wrong_tokens: 0,
-            version: StateVersion { presence: 1, health: 1 },
+            version: StateVersion {
+                presence: 1,
+                health: 1,
+            },
             // 2026.3.2 numbers for the whole process, so the first number a client sees is arbitrary.
             event_seq: 17,
             links: BTreeMap::new(),
@@ -157,7 +169,10 @@ impl Shared {
             started: Instant::now(),
             inner: Mutex::new(inner),
             paired: Mutex::new(config.paired_devices.clone()),
-            configuration: Mutex::new(Configuration::load(config.config_path.as_deref(), &config.state_dir)),
+            configuration: Mutex::new(Configuration::load(
+                config.config_path.as_deref(),
+                &config.state_dir,
+            )),
             commands,
             stalled: watch::Sender::new(false),
             closing: watch::Sender::default(),
@@ -227,7 +242,8 @@ impl Shared {
         inner.boot_id = random_uuid();
         inner.version.health = 1;
         drop(inner);
-        *lock(&self.configuration) = Configuration::load(self.config.config_path.as_deref(), &self.config.state_dir);
+        *lock(&self.configuration) =
+            Configuration::load(self.config.config_path.as_deref(), &self.config.state_dir);
     }
 
     pub(super) fn token(&self) -> Option<SecretString> {
@@ -252,7 +268,10 @@ impl Shared {
     pub(super) fn take_refusal(&self, faults: &FakeGatewayFaults) -> Option<super::Refusal> {
         let refusal = faults.refuse.as_ref()?;
         let mut inner = lock(&self.inner);
-        if faults.refuse_first.is_some_and(|limit| inner.refused_by_fault >= limit) {
+        if faults
+            .refuse_first
+            .is_some_and(|limit| inner.refused_by_fault >= limit)
+        {
             return None;
         }
         inner.refused_by_fault += 1;
@@ -265,7 +284,11 @@ impl Shared {
         let mut inner = lock(&self.inner);
         let doublings = inner.wrong_tokens.min(DOUBLINGS + 1);
         inner.wrong_tokens += 1;
-        if doublings > DOUBLINGS { first * 20 } else { first * 2_u32.pow(doublings) }
+        if doublings > DOUBLINGS {
+            first * 20
+        } else {
+            first * 2_u32.pow(doublings)
+        }
     }
 
     pub(super) fn paired(&self) -> MutexGuard<'_, Vec<PairedDevice>> {
@@ -274,7 +297,9 @@ impl Shared {
 
     pub(super) fn knows_device_token(&self, id: &str, role: &str, secrets: &Secrets<'_>) -> bool {
         self.paired().iter().any(|device| {
-            device.id == id && device.role == role && secrets.matches_device_token(device.token.expose_secret())
+            device.id == id
+                && device.role == role
+                && secrets.matches_device_token(device.token.expose_secret())
         })
     }
 
@@ -314,19 +339,41 @@ impl Shared {
     ) -> Option<(Registration, mpsc::Receiver<ToSession>)> {
         let (sender, receiver) = mpsc::channel(self.config.event_queue.max(1));
         let mut inner = lock(&self.inner);
-        let waiting = inner.links.values().filter(|link| link.admission.is_none()).count();
-        if self.config.max_unauthenticated.is_some_and(|limit| waiting >= limit) {
+        let waiting = inner
+            .links
+            .values()
+            .filter(|link| link.admission.is_none())
+            .count();
+        if self
+            .config
+            .max_unauthenticated
+            .is_some_and(|limit| waiting >= limit)
+        {
             return None;
         }
         let id = inner.next_link;
         inner.next_link += 1;
-        inner.links.insert(id, Link { sender: sender.clone(), cut, admission: None });
+        inner.links.insert(
+            id,
+            Link {
+                sender: sender.clone(),
+                cut,
+                admission: None,
+            },
+        );
         drop(inner);
         self.count(|statistics| {
             statistics.upgraded += 1;
             statistics.unauthenticated += 1;
         });
-        Some((Registration { id, sender, shared: Arc::clone(self) }, receiver))
+        Some((
+            Registration {
+                id,
+                sender,
+                shared: Arc::clone(self),
+            },
+            receiver,
+        ))
     }
 
     /// The presence list as it is now.
@@ -338,16 +385,27 @@ impl Shared {
             .links
             .values()
             .filter_map(|link| link.admission.as_ref())
-            .map(|admission| content::client_presence(self.config.vintage, admission, "connect", now));
+            .map(|admission| {
+                content::client_presence(self.config.vintage, admission, "connect", now)
+            });
         std::iter::once(own).chain(clients).collect()
     }
 
     pub(super) fn broadcast_presence(&self, gone: Option<&Admission>) {
         let mut presence = self.presence();
         if let Some(gone) = gone {
-            presence.push(content::client_presence(self.config.vintage, gone, "disconnect", self.now_ms()));
+            presence.push(content::client_presence(
+                self.config.vintage,
+                gone,
+                "disconnect",
+                self.now_ms(),
+            ));
         }
-        self.broadcast("presence", serde_json::json!({ "presence": presence }).to_string(), true);
+        self.broadcast(
+            "presence",
+            serde_json::json!({ "presence": presence }).to_string(),
+            true,
+        );
     }
 
     pub(super) fn broadcast_health(&self) {
@@ -374,7 +432,11 @@ impl Shared {
             recipient: new && name == "presence",
         });
         for link in inner.links.values().filter(|link| link.admission.is_some()) {
-            if link.sender.try_send(ToSession::Event(Arc::clone(&event))).is_err() {
+            if link
+                .sender
+                .try_send(ToSession::Event(Arc::clone(&event)))
+                .is_err()
+            {
                 link.cut.notify_one();
             }
         }
@@ -383,8 +445,19 @@ impl Shared {
     /// Closes sockets. A full queue means that the peer does not read; then the connection is cut.
     pub(super) fn close_all(&self, code: u16, reason: &str, unauthenticated_too: bool) {
         let inner = lock(&self.inner);
-        for link in inner.links.values().filter(|link| unauthenticated_too || link.admission.is_some()) {
-            if link.sender.try_send(ToSession::Close { code, reason: reason.to_owned() }).is_err() {
+        for link in inner
+            .links
+            .values()
+            .filter(|link| unauthenticated_too || link.admission.is_some())
+        {
+            if link
+                .sender
+                .try_send(ToSession::Close {
+                    code,
+                    reason: reason.to_owned(),
+                })
+                .is_err()
+            {
                 link.cut.notify_one();
             }
         }
@@ -392,7 +465,11 @@ impl Shared {
 
     /// Cuts the sockets that never connected.
     pub(super) fn drop_unauthenticated(&self) {
-        for link in lock(&self.inner).links.values().filter(|link| link.admission.is_none()) {
+        for link in lock(&self.inner)
+            .links
+            .values()
+            .filter(|link| link.admission.is_none())
+        {
             link.cut.notify_one();
         }
     }
@@ -421,7 +498,10 @@ impl Registration {
             link.admission = Some(admission);
         }
         drop(inner);
-        self.shared.config.log.line("ws", &format!("client connected conn={}", self.id));
+        self.shared
+            .config
+            .log
+            .line("ws", &format!("client connected conn={}", self.id));
         self.shared.count(|statistics| {
             statistics.hellos += 1;
             statistics.connected += 1;
@@ -446,9 +526,13 @@ impl Drop for Registration {
             }
         });
         if admission.is_some() {
-            self.shared.config.log.line("ws", &format!("client disconnected conn={}", self.id));
+            self.shared
+                .config
+                .log
+                .line("ws", &format!("client disconnected conn={}", self.id));
         }
-        if let Some(admission) = admission.filter(|admission| is_announced(&self.shared, admission)) {
+        if let Some(admission) = admission.filter(|admission| is_announced(&self.shared, admission))
+        {
             self.shared.broadcast_presence(Some(&admission));
         }
     }
@@ -460,7 +544,9 @@ pub(super) fn is_announced(shared: &Shared, admission: &Admission) -> bool {
 }
 
 fn wall_clock_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, content::millis)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, content::millis)
 }
 
 fn random_bytes<const N: usize>() -> [u8; N] {
@@ -476,7 +562,14 @@ pub(super) fn random_uuid() -> String {
     bytes[6] = (bytes[6] & 0x0f) | 0x40;
     bytes[8] = (bytes[8] & 0x3f) | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }
 
 /// 43 characters, like the gateway's device tokens.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway_process::{
-    ChildExit, ExitReason, LaunchSpec, ManagedChild, OutputLine, OutputSender, OutputSource, OutputStream, StderrLevel,
-    TerminateError, Termination, TerminationReason,
+    ChildExit, ExitReason, LaunchSpec, ManagedChild, OutputLine, OutputSender, OutputSource,
+    OutputStream, StderrLevel, TerminateError, Termination, TerminationReason,
 };
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
@@ -23,6 +23,7 @@ const SIGKILL: i32 = 9;
 const RECENT_LINES: usize = 120;
 const DEFAULT_PORT: u16 = 18_789;
 const OUTPUT_QUEUE: usize = 1024;
+const END_QUEUE: usize = 16;
 
 /// A request to end, on its way to the task of the child.
 struct End {
@@ -71,7 +72,10 @@ impl Shared {
 
     fn finish(&self, code: Option<i32>, signal: Option<i32>) {
         let mut state = self.state();
-        let reason = state.reason.clone().map_or(ExitReason::Unexpected, ExitReason::Requested);
+        let reason = state
+            .reason
+            .clone()
+            .map_or(ExitReason::Unexpected, ExitReason::Requested);
         state.output = None;
         drop(state);
         self.machine.end(self.pid, code, signal);
@@ -83,7 +87,8 @@ impl Shared {
             ran_for: self.spawned.elapsed(),
             leftovers: self.leftovers.clone(),
         };
-        self.exit.send_if_modified(|slot| slot.is_none().then(|| *slot = Some(exit)).is_some());
+        self.exit
+            .send_if_modified(|slot| slot.is_none().then(|| *slot = Some(exit)).is_some());
     }
 }
 
@@ -91,7 +96,7 @@ impl Shared {
 #[derive(Debug)]
 pub(super) struct ScriptedChild {
     shared: Arc<Shared>,
-    orders: mpsc::UnboundedSender<End>,
+    orders: mpsc::Sender<End>,
     task: AbortHandle,
 }
 
@@ -113,18 +118,24 @@ impl ScriptedChild {
             exit: watch::Sender::default(),
             progress: watch::Sender::default(),
         });
-        // Bounded by the number of calls to `terminate`, each of which waits for the end.
-        let (orders, received) = mpsc::unbounded_channel();
+        let (orders, received) = mpsc::channel(END_QUEUE);
         let life = Life {
             port: port_of(spec),
-            token: spec.env.expose("OPENCLAW_GATEWAY_TOKEN").map(|token| token.to_string_lossy().into_owned().into()),
+            token: spec
+                .env
+                .expose("OPENCLAW_GATEWAY_TOKEN")
+                .map(|token| token.to_string_lossy().into_owned().into()),
             program: spec.program.display().to_string(),
             shared: Arc::clone(&shared),
             plan,
             orders: received,
         };
         let task = tokio::spawn(life.live()).abort_handle();
-        Self { shared, orders, task }
+        Self {
+            shared,
+            orders,
+            task,
+        }
     }
 }
 
@@ -133,8 +144,13 @@ impl Drop for ScriptedChild {
     fn drop(&mut self) {
         self.task.abort();
         if self.shared.exit.borrow().is_none() {
-            self.shared.state().reason.get_or_insert(TerminationReason::Superseded);
-            self.shared.machine.record(Happening::Killed { pid: self.shared.pid });
+            self.shared
+                .state()
+                .reason
+                .get_or_insert(TerminationReason::Superseded);
+            self.shared.machine.record(Happening::Killed {
+                pid: self.shared.pid,
+            });
             self.shared.finish(None, Some(SIGKILL));
         }
     }
@@ -168,7 +184,11 @@ impl ManagedChild for ScriptedChild {
 
     async fn wait(&self) -> ChildExit {
         let mut exit = self.shared.exit.subscribe();
-        match exit.wait_for(Option::is_some).await.map(|exit| exit.clone()) {
+        match exit
+            .wait_for(Option::is_some)
+            .await
+            .map(|exit| exit.clone())
+        {
             Ok(Some(exit)) => exit,
             // The sender lives in `shared`, which this handle holds, and the condition says that there is an exit.
             _ => std::future::pending().await,
@@ -182,12 +202,17 @@ impl ManagedChild for ScriptedChild {
         self.shared.state().reason.get_or_insert(request.reason);
         let begin = Instant::now();
         // The task is there as long as there is no exit; should it be ending just now, the exit follows.
-        let _ = self.orders.send(End { ask_for: request.ask_for });
-        timeout(request.ask_for + request.reap_within, self.wait()).await.map_err(|_| TerminateError::StillAlive {
-            pid: self.shared.pid,
-            waited: begin.elapsed(),
-            signal_error: None,
-        })
+        let end = End {
+            ask_for: request.ask_for,
+        };
+        let _ = self.orders.send(end).await;
+        timeout(request.ask_for + request.reap_within, self.wait())
+            .await
+            .map_err(|_| TerminateError::StillAlive {
+                pid: self.shared.pid,
+                waited: begin.elapsed(),
+                signal_error: None,
+            })
     }
 }
 
@@ -198,17 +223,24 @@ struct Life {
     port: u16,
     token: Option<SecretString>,
     program: String,
-    orders: mpsc::UnboundedReceiver<End>,
+    orders: mpsc::Receiver<End>,
 }
 
 impl Life {
     async fn live(mut self) {
         let after = |wait: Duration| self.shared.spawned + wait;
-        let exit = self.plan.exit.map(|(wait, code, signal)| (after(wait), code, signal));
+        let exit = self
+            .plan
+            .exit
+            .map(|(wait, code, signal)| (after(wait), code, signal));
         let mut listen_at = self.plan.listen_after.map(after);
         let mut stall_at = self.plan.stall_after.map(after);
-        let mut lines: VecDeque<(Instant, String)> =
-            self.plan.stderr.drain(..).map(|(wait, line)| (after(wait), line)).collect();
+        let mut lines: VecDeque<(Instant, String)> = self
+            .plan
+            .stderr
+            .drain(..)
+            .map(|(wait, line)| (after(wait), line))
+            .collect();
         lines.make_contiguous().sort_by_key(|(at, _)| *at);
         let mut gateway: Option<Arc<FakeGateway>> = None;
         let (mut kill_at, mut exit_at) = (None::<Instant>, None::<Instant>);
@@ -273,8 +305,16 @@ impl Life {
 
     /// `SIGTERM`: how long after its gateway and with which code it ends, if it obeys.
     fn asked(&self, gateway: Option<&FakeGateway>) -> Option<(Duration, i32)> {
-        let reason = self.shared.state().reason.clone().unwrap_or(TerminationReason::UserStop);
-        self.shared.machine.record(Happening::Asked { pid: self.shared.pid, reason });
+        let reason = self
+            .shared
+            .state()
+            .reason
+            .clone()
+            .unwrap_or(TerminationReason::UserStop);
+        self.shared.machine.record(Happening::Asked {
+            pid: self.shared.pid,
+            reason,
+        });
         match self.plan.ask {
             AskPlan::Ignores => None,
             AskPlan::Obeys { after, code } => {
@@ -293,7 +333,10 @@ impl Life {
         }
         let gateway = Arc::new(FakeGateway::start_in_memory(config));
         let (pid, program) = (self.shared.pid, self.program.clone());
-        self.shared.machine.listen(pid, self.port, program, &gateway).then_some(gateway)
+        self.shared
+            .machine
+            .listen(pid, self.port, program, &gateway)
+            .then_some(gateway)
     }
 }
 
@@ -316,9 +359,16 @@ async fn stopped(gateway: Option<&FakeGateway>) {
 /// `--port N` or `--port=N`.
 fn port_of(spec: &LaunchSpec) -> u16 {
     let args: Vec<_> = spec.args.iter().map(|arg| arg.to_string_lossy()).collect();
-    let after_flag = args.iter().position(|arg| arg == "--port").and_then(|at| args.get(at + 1));
+    let after_flag = args
+        .iter()
+        .position(|arg| arg == "--port")
+        .and_then(|at| args.get(at + 1));
     let attached = args.iter().find_map(|arg| arg.strip_prefix("--port="));
-    after_flag.map(AsRef::as_ref).or(attached).and_then(|port| port.parse().ok()).unwrap_or(DEFAULT_PORT)
+    after_flag
+        .map(AsRef::as_ref)
+        .or(attached)
+        .and_then(|port| port.parse().ok())
+        .unwrap_or(DEFAULT_PORT)
 }
 
 pub(super) fn stderr_line(text: &str) -> OutputLine {

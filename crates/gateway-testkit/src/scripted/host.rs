@@ -39,9 +39,14 @@ impl ProcessHost for ScriptedHost {
         let plan = self.machine.next_plan();
         let command = spec.to_string();
         if let Some(failure) = plan.spawn_failure {
-            self.machine.record(Happening::SpawnFailed { command: command.clone() });
+            self.machine.record(Happening::SpawnFailed {
+                command: command.clone(),
+            });
             return Err(match failure {
-                SpawnFailure::ProgramNotFound => SpawnError::ProgramNotFound { program: spec.program.clone(), command },
+                SpawnFailure::ProgramNotFound => SpawnError::ProgramNotFound {
+                    program: spec.program.clone(),
+                    command,
+                },
                 SpawnFailure::Refused => SpawnError::Refused {
                     command,
                     source: Arc::new(std::io::Error::from(std::io::ErrorKind::OutOfMemory)),
@@ -58,10 +63,19 @@ impl ProcessHost for ScriptedHost {
     async fn run(&self, spec: &LaunchSpec, deadline: Duration) -> Result<RunReport, RunError> {
         let plan = self.machine.next_run_plan();
         self.machine.begin_run(spec.to_string());
-        let in_time = timeout(deadline, tokio::time::sleep(plan.takes)).await.is_ok();
+        let in_time = timeout(deadline, tokio::time::sleep(plan.takes))
+            .await
+            .is_ok();
         let output: Vec<OutputLine> = plan.stderr.iter().map(|line| stderr_line(line)).collect();
         let report = |code, signal, reason, ran_for| RunReport {
-            exit: ChildExit { pid: 0, code, signal, reason, ran_for, leftovers: Vec::new() },
+            exit: ChildExit {
+                pid: 0,
+                code,
+                signal,
+                reason,
+                ran_for,
+                leftovers: Vec::new(),
+            },
             output: output.clone(),
             dropped_lines: 0,
         };
@@ -69,12 +83,23 @@ impl ProcessHost for ScriptedHost {
             self.machine.record(Happening::RunEnded { code: None });
             let reason = ExitReason::Requested(TerminationReason::DeadlineExceeded);
             let report = Box::new(report(None, Some(15), reason, deadline));
-            return Err(RunError::TimedOut { command: spec.to_string(), deadline, report });
+            return Err(RunError::TimedOut {
+                command: spec.to_string(),
+                deadline,
+                report,
+            });
         }
         if let Some(effect) = &plan.effect {
             effect(spec);
         }
-        self.machine.record(Happening::RunEnded { code: Some(plan.code) });
-        Ok(report(Some(plan.code), None, ExitReason::Unexpected, plan.takes))
+        self.machine.record(Happening::RunEnded {
+            code: Some(plan.code),
+        });
+        Ok(report(
+            Some(plan.code),
+            None,
+            ExitReason::Unexpected,
+            plan.takes,
+        ))
     }
 }

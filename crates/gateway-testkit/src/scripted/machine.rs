@@ -134,7 +134,11 @@ impl Machine {
             ForeignKind::Silent => Answers::Silent,
             ForeignKind::WebServer => Answers::WebServer,
         };
-        let owner = PortOwner { pid: foreign.pid, program: foreign.program, address: loopback(port) };
+        let owner = PortOwner {
+            pid: foreign.pid,
+            program: foreign.program,
+            address: loopback(port),
+        };
         self.world().ports.insert(port, Listener { owner, answers });
     }
 
@@ -169,7 +173,11 @@ impl Machine {
     /// How often something of a kind has happened.
     #[must_use]
     pub fn count(&self, mut of_the_kind: impl FnMut(&Happening) -> bool) -> usize {
-        self.world().records.iter().filter(|record| of_the_kind(&record.happening)).count()
+        self.world()
+            .records
+            .iter()
+            .filter(|record| of_the_kind(&record.happening))
+            .count()
     }
 
     /// What must never happen and did.
@@ -186,7 +194,12 @@ impl Machine {
     #[track_caller]
     pub fn assert_no_violations(&self) {
         let world = self.world();
-        assert!(world.violations.is_empty(), "{:#?}\nafter {:#?}", world.violations, world.records);
+        assert!(
+            world.violations.is_empty(),
+            "{:#?}\nafter {:#?}",
+            world.violations,
+            world.records
+        );
     }
 
     pub(super) fn record(&self, happening: Happening) {
@@ -204,7 +217,10 @@ impl Machine {
     pub(super) fn begin_run(&self, command: String) {
         let mut world = self.world();
         if !world.living.is_empty() {
-            let line = format!("`{command}` runs beside the living children {:?}", world.living);
+            let line = format!(
+                "`{command}` runs beside the living children {:?}",
+                world.living
+            );
             world.violations.push(line);
         }
         world.record(Happening::RunStarted { command });
@@ -218,7 +234,11 @@ impl Machine {
         world.living.insert(pid);
         world.record(Happening::Spawned { pid, command });
         if world.living.len() > world.max_living {
-            let line = format!("{} children live at the same time: {:?}", world.living.len(), world.living);
+            let line = format!(
+                "{} children live at the same time: {:?}",
+                world.living.len(),
+                world.living
+            );
             world.violations.push(line);
         }
         pid
@@ -231,21 +251,44 @@ impl Machine {
             return;
         }
         world.record(Happening::Exited { pid, code, signal });
-        let ports: Vec<u16> =
-            world.ports.iter().filter(|(_, listener)| listener.owner.pid == Some(pid)).map(|(port, _)| *port).collect();
-        let gone: Vec<_> = ports.iter().filter_map(|port| world.ports.remove(port)).collect();
+        let ports: Vec<u16> = world
+            .ports
+            .iter()
+            .filter(|(_, listener)| listener.owner.pid == Some(pid))
+            .map(|(port, _)| *port)
+            .collect();
+        let gone: Vec<_> = ports
+            .iter()
+            .filter_map(|port| world.ports.remove(port))
+            .collect();
         drop(world);
         gone.into_iter().for_each(Listener::end);
     }
 
     /// Binds a port for a child; false when it is taken.
-    pub(super) fn listen(&self, pid: u32, port: u16, program: String, gateway: &Arc<FakeGateway>) -> bool {
+    pub(super) fn listen(
+        &self,
+        pid: u32,
+        port: u16,
+        program: String,
+        gateway: &Arc<FakeGateway>,
+    ) -> bool {
         let mut world = self.world();
         if world.ports.contains_key(&port) {
             return false;
         }
-        let owner = PortOwner { pid: Some(pid), program: Some(program), address: loopback(port) };
-        world.ports.insert(port, Listener { owner, answers: Answers::Gateway(Arc::clone(gateway)) });
+        let owner = PortOwner {
+            pid: Some(pid),
+            program: Some(program),
+            address: loopback(port),
+        };
+        world.ports.insert(
+            port,
+            Listener {
+                owner,
+                answers: Answers::Gateway(Arc::clone(gateway)),
+            },
+        );
         world.record(Happening::Listening { pid, port });
         true
     }
@@ -253,7 +296,12 @@ impl Machine {
     pub(super) fn owners(&self, port: u16) -> Vec<PortOwner> {
         let mut world = self.world();
         world.record(Happening::PortAsked { port });
-        world.ports.get(&port).map(|listener| listener.owner.clone()).into_iter().collect()
+        world
+            .ports
+            .get(&port)
+            .map(|listener| listener.owner.clone())
+            .into_iter()
+            .collect()
     }
 
     pub(super) fn dial(&self, port: u16) -> Dialled {
@@ -263,11 +311,14 @@ impl Machine {
             Some(Answers::Silent) => Dialled::Silent,
             Some(Answers::WebServer) => Dialled::WebServer,
             // A gateway between two lives has no port for a moment.
-            Some(Answers::Gateway(gateway)) => {
-                gateway.connect_in_memory().map_or(Dialled::Nobody, Dialled::Gateway)
-            }
+            Some(Answers::Gateway(gateway)) => gateway
+                .connect_in_memory()
+                .map_or(Dialled::Nobody, Dialled::Gateway),
         };
-        world.record(Happening::Dialled { port, accepted: !matches!(found, Dialled::Nobody) });
+        world.record(Happening::Dialled {
+            port,
+            accepted: !matches!(found, Dialled::Nobody),
+        });
         found
     }
 
@@ -294,13 +345,20 @@ impl Default for Machine {
 
 impl World {
     fn record(&mut self, happening: Happening) {
-        self.records.push(Record { at: self.began.elapsed(), happening });
+        self.records.push(Record {
+            at: self.began.elapsed(),
+            happening,
+        });
     }
 }
 
 /// The next of a list whose last element stays.
 fn take_or_keep<T: Clone + Default>(list: &mut VecDeque<T>) -> T {
-    if list.len() > 1 { list.pop_front().unwrap_or_default() } else { list.front().cloned().unwrap_or_default() }
+    if list.len() > 1 {
+        list.pop_front().unwrap_or_default()
+    } else {
+        list.front().cloned().unwrap_or_default()
+    }
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -43,6 +43,6 @@ mod transport;
 
 pub use host::ScriptedHost;
 pub use machine::{Foreign, ForeignKind, Machine};
-pub use plan::{AskPlan, ChildPlan, RunPlan, SpawnFailure};
+pub use plan::{AskPlan, ChildPlan, RunEffect, RunPlan, SpawnFailure};
 pub use record::{Happening, Record};
 pub use transport::ScriptedTransport;

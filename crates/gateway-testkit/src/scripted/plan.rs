@@ -67,7 +67,10 @@ impl Default for ChildPlan {
             own_token: false,
             exit: None,
             stall_after: None,
-            ask: AskPlan::Obeys { after: Duration::from_millis(100), code: 0 },
+            ask: AskPlan::Obeys {
+                after: Duration::from_millis(100),
+                code: 0,
+            },
             unkillable: false,
             leftovers: Vec::new(),
         }
@@ -142,8 +145,11 @@ pub struct RunPlan {
     /// Lines on stderr.
     pub stderr: Vec<String>,
     /// What it does just before it ends, for example to a configuration file.
-    pub effect: Option<Arc<dyn Fn(&LaunchSpec) + Send + Sync>>,
+    pub effect: Option<Arc<RunEffect>>,
 }
+
+/// What a planned run does to the world.
+pub type RunEffect = dyn Fn(&LaunchSpec) + Send + Sync;
 
 impl fmt::Debug for RunPlan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

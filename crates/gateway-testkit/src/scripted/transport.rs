@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use gateway_client::{
-    Endpoint, HandshakeProgress, Transport, TransportError, TransportErrorKind, TransportOptions, TransportPair,
-    WebSocketTransport,
+    Endpoint, HandshakeProgress, Transport, TransportError, TransportErrorKind, TransportOptions,
+    TransportPair, WebSocketTransport,
 };
 
 use super::machine::{Dialled, Machine};
@@ -22,23 +22,29 @@ impl ScriptedTransport {
 
 #[async_trait]
 impl Transport for ScriptedTransport {
-    async fn open(&self, endpoint: &Endpoint, options: &TransportOptions) -> Result<TransportPair, TransportError> {
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        options: &TransportOptions,
+    ) -> Result<TransportPair, TransportError> {
         let port = endpoint.port();
         let found = self.machine.dial(port);
         if !matches!(found, Dialled::Nobody) {
             options.progress.report(HandshakeProgress::TcpAccepted);
         }
         match found {
-            Dialled::Nobody => {
-                Err(TransportError::new(TransportErrorKind::Refused, format!("nobody listens on port {port}")))
-            }
+            Dialled::Nobody => Err(TransportError::new(
+                TransportErrorKind::Refused,
+                format!("nobody listens on port {port}"),
+            )),
             Dialled::Silent => std::future::pending().await,
             Dialled::WebServer => {
                 let kind = TransportErrorKind::NotAWebSocket { status: Some(200) };
                 Err(TransportError::new(kind, "a web page"))
             }
             Dialled::Gateway(stream) => {
-                WebSocketTransport::upgrade(stream, &endpoint.authority(), endpoint.path(), options).await
+                WebSocketTransport::upgrade(stream, &endpoint.authority(), endpoint.path(), options)
+                    .await
             }
         }
     }

@@ -31,21 +31,41 @@ pub struct Client {
 
 impl Client {
     /// Opens a socket; an upgrade that is refused gives status and body.
-    pub async fn open(port: u16, path: &str, headers: &[(&'static str, String)]) -> Result<Self, (u16, String)> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("the gateway listens");
+    pub async fn open(
+        port: u16,
+        path: &str,
+        headers: &[(&'static str, String)],
+    ) -> Result<Self, (u16, String)> {
+        let stream = TcpStream::connect(("127.0.0.1", port))
+            .await
+            .expect("the gateway listens");
         // Without it the second of two frames in a row waits for the acknowledgement of the first.
         stream.set_nodelay(true).unwrap();
-        let mut request = format!("ws://127.0.0.1:{port}{path}").into_client_request().unwrap();
+        let mut request = format!("ws://127.0.0.1:{port}{path}")
+            .into_client_request()
+            .unwrap();
         for (name, value) in headers {
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-            request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
+            request
+                .headers_mut()
+                .insert(name, HeaderValue::from_str(value).unwrap());
         }
-        let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
+        let config = WebSocketConfig::default()
+            .max_message_size(None)
+            .max_frame_size(None);
         match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
-            Ok((ws, _)) => Ok(Self { ws, frames: VecDeque::new(), pongs: 0, closed: None }),
+            Ok((ws, _)) => Ok(Self {
+                ws,
+                frames: VecDeque::new(),
+                pongs: 0,
+                closed: None,
+            }),
             Err(Error::Http(response)) => {
                 let body = response.body().clone().unwrap_or_default();
-                Err((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
+                Err((
+                    response.status().as_u16(),
+                    String::from_utf8_lossy(&body).into_owned(),
+                ))
             }
             Err(error) => panic!("upgrade failed: {error}"),
         }
@@ -55,7 +75,9 @@ impl Client {
     pub async fn connected(port: u16, token: &str) -> (Self, Value) {
         let mut client = Self::open(port, "/", &[]).await.expect("upgraded");
         let answer = client.connect(token).await;
-        let Received::Frame(answer) = answer else { panic!("{answer:?} in place of hello") };
+        let Received::Frame(answer) = answer else {
+            panic!("{answer:?} in place of hello")
+        };
         assert_eq!(answer["payload"]["type"], "hello-ok", "{answer}");
         (client, answer["payload"].clone())
     }
@@ -63,12 +85,16 @@ impl Client {
     /// Sends a connect and gives the answer.
     pub async fn connect(&mut self, token: &str) -> Received {
         self.text(connect_frame(token).to_string()).await;
-        self.response(&json!("connect"), Duration::from_secs(10)).await
+        self.response(&json!("connect"), Duration::from_secs(10))
+            .await
     }
 
     /// Calls a method and gives the answer frame.
     pub async fn call(&mut self, method: &str, params: Value) -> Value {
-        self.text(json!({"type": "req", "id": "call", "method": method, "params": params}).to_string()).await;
+        self.text(
+            json!({"type": "req", "id": "call", "method": method, "params": params}).to_string(),
+        )
+        .await;
         match self.response(&json!("call"), Duration::from_secs(10)).await {
             Received::Frame(frame) => frame,
             other => panic!("{other:?} in place of the answer to {method}"),
@@ -89,12 +115,22 @@ impl Client {
     }
 
     pub async fn close(&mut self, code: u16, reason: &str) {
-        let _ = self.ws.close(Some(CloseFrame { code: code.into(), reason: reason.to_owned().into() })).await;
+        let _ = self
+            .ws
+            .close(Some(CloseFrame {
+                code: code.into(),
+                reason: reason.to_owned().into(),
+            }))
+            .await;
     }
 
     /// The answer with that id; frames before it are kept.
     pub async fn response(&mut self, id: &Value, patience: Duration) -> Received {
-        self.find(|frame| frame["type"] == "res" && frame["id"] == *id, patience).await
+        self.find(
+            |frame| frame["type"] == "res" && frame["id"] == *id,
+            patience,
+        )
+        .await
     }
 
     /// The next event of that name; frames before it are kept.
@@ -132,7 +168,10 @@ impl Client {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(place) = self.frames.iter().position(&wanted) {
-                return self.frames.remove(place).map_or(Received::Nothing, Received::Frame);
+                return self
+                    .frames
+                    .remove(place)
+                    .map_or(Received::Nothing, Received::Frame);
             }
             if let Some(close) = &self.closed {
                 return Received::Close(close.clone());
@@ -148,7 +187,9 @@ impl Client {
         if self.closed.is_some() {
             return false;
         }
-        let Ok(message) = timeout_at(deadline, self.ws.next()).await else { return false };
+        let Ok(message) = timeout_at(deadline, self.ws.next()).await else {
+            return false;
+        };
         let text = match message {
             Some(Ok(Message::Text(text))) => text.as_str().to_owned(),
             Some(Ok(Message::Binary(bytes))) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -157,7 +198,8 @@ impl Client {
                 return true;
             }
             Some(Ok(Message::Close(Some(frame)))) => {
-                self.closed = Some(json!({"code": u16::from(frame.code), "reason": frame.reason.as_str()}));
+                self.closed =
+                    Some(json!({"code": u16::from(frame.code), "reason": frame.reason.as_str()}));
                 return true;
             }
             Some(Ok(Message::Close(None))) => {
@@ -170,7 +212,8 @@ impl Client {
                 return true;
             }
         };
-        self.frames.push_back(serde_json::from_str(&text).unwrap_or(Value::String(text)));
+        self.frames
+            .push_back(serde_json::from_str(&text).unwrap_or(Value::String(text)));
         true
     }
 }

@@ -25,15 +25,27 @@ struct Packed {
 
 /// Every case of a release, by name.
 pub fn cases(release: &str) -> BTreeMap<String, Case> {
-    let path = format!("{}/../gateway-protocol/tests/transcripts/{release}.jsonl.gz", env!("CARGO_MANIFEST_DIR"));
+    let path = format!(
+        "{}/../gateway-protocol/tests/transcripts/{release}.jsonl.gz",
+        env!("CARGO_MANIFEST_DIR")
+    );
     let file = File::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     BufReader::new(GzDecoder::new(BufReader::new(file)))
         .lines()
         .map(|line| {
             let packed: Packed = serde_json::from_str(&line.unwrap()).unwrap();
-            let (second, first) =
-                packed.lines.into_iter().partition(|line| line["second_connection"] == true);
-            (packed.case.clone(), Case { name: packed.case, first, second })
+            let (second, first) = packed
+                .lines
+                .into_iter()
+                .partition(|line| line["second_connection"] == true);
+            (
+                packed.case.clone(),
+                Case {
+                    name: packed.case,
+                    first,
+                    second,
+                },
+            )
         })
         .collect()
 }
