@@ -24,7 +24,12 @@ impl Log {
         ));
     }
 
-    /// A line without time and subsystem, to stderr.
+    /// A line as it is, to stdout.
+    pub(super) fn plain(self, line: &str) {
+        self.written(print(io::stdout().lock(), line));
+    }
+
+    /// A line as it is, to stderr.
     pub(super) fn plain_error(self, line: &str) {
         self.written(print(io::stderr().lock(), line));
     }

@@ -82,7 +82,7 @@ async fn serve(
     let mut signals = Signals::install(script.vintage).map_err(failed)?;
     if let Some(grandchild) = &start.grandchild {
         let pid = spawn_grandchild(grandchild).map_err(failed)?;
-        log.info("fake", &format!("grandchild pid {pid}"));
+        log.plain(&format!("[fake] grandchild pid {pid}"));
     }
     let port = match (options.port, &surroundings.port) {
         (Some(port), _) => port,

@@ -28,8 +28,10 @@ use super::wire::Wire;
 
 /// Longest close reason the gateway sends.
 const MAX_CLOSE_REASON: usize = 120;
-/// How long a closing socket waits for the peer's own close.
-const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// How long a closing socket waits for the peer's own close. The gateway does not wait for it before it exits.
+const CLOSE_WAIT: Duration = Duration::from_millis(100);
+/// How long what a peer still sends is read away, so that it gets the close frame and not a reset.
+const DISCARD_WAIT: Duration = Duration::from_secs(2);
 /// How many waiting frames are taken before the answers are flushed.
 const BATCH: usize = 64;
 /// The role mismatch that ends the connection.
@@ -619,7 +621,8 @@ impl Session {
                 while let Some(Ok(_)) = self.ws.next().await {}
             }
         };
-        let _ = timeout(CLOSE_WAIT, closing).await;
+        let wait = if too_large { DISCARD_WAIT } else { CLOSE_WAIT };
+        let _ = timeout(wait, closing).await;
     }
 }
 
