@@ -477,6 +477,7 @@ async fn refusals_can_be_counted() {
     assert_eq!((statistics.refused, statistics.hellos), (2, 1));
     assert_eq!(gateway.connects().len(), 3);
     assert_eq!(gateway.connects()[0]["auth"]["token"], TOKEN);
+    assert!(!format!("{gateway:?}{:?}", gateway.config()).contains(TOKEN));
 }
 
 #[tokio::test]

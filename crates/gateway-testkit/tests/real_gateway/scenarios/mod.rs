@@ -1,0 +1,10 @@
+//! The scenarios, a file each.
+
+pub(crate) mod broken_configuration;
+pub(crate) mod cold_start;
+pub(crate) mod configured_token;
+pub(crate) mod crash_and_restart;
+pub(crate) mod foreign_listener;
+pub(crate) mod neighbours;
+pub(crate) mod old_node;
+pub(crate) mod unparseable_configuration;
