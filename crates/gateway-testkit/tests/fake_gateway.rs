@@ -181,28 +181,33 @@ async fn a_stop_of_the_new_release_waits_for_an_agent_run() {
             tokio::task::yield_now().await;
         }
     };
-    // Nobody accepts any more while draining, so the probe may also hang; the phase is enough then.
-    let _ = timeout(Duration::from_millis(200), draining).await;
+    timeout(PATIENCE, draining).await.unwrap();
     assert_eq!(gateway.phase(), Phase::Draining);
+    let closed = Client::open(gateway.port(), "/", &[]).await.err();
+    assert_eq!(
+        closed,
+        Some((503, "Gateway websocket admission closed".to_owned()))
+    );
     let refused = client.call("status", json!({})).await;
     assert_eq!(refused["error"]["code"], "UNAVAILABLE");
     assert_eq!(refused["error"]["retryAfterMs"], 1000);
     assert_eq!(refused["error"]["details"]["reason"], "gateway-restarting");
-    assert_eq!(
-        client
-            .call("chat.abort", json!({"sessionKey": "main"}))
-            .await["payload"]["aborted"],
-        true
-    );
+    // Too late for that, too.
+    let abort = client
+        .call("chat.abort", json!({"sessionKey": "main"}))
+        .await;
+    assert_eq!(abort["error"]["code"], "UNAVAILABLE");
+    // A second signal changes nothing.
+    gateway.begin_stop();
+    gateway.end_runs();
     assert_eq!(client.until_close(PATIENCE).await["code"], 1012);
     timeout(PATIENCE, gateway.stopped()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_starting_gateway_says_so_before_it_looks_at_anything() {
-    let mut config = FakeGatewayConfig::new(Vintage::V2026_9_6);
-    config.ready_after = Duration::from_millis(80);
-    let gateway = FakeGateway::start(config).await.unwrap();
+    let gateway = start(Vintage::V2026_9_6).await;
+    gateway.set_phase(Phase::Starting);
     let mut client = Client::open(gateway.port(), "/", &[]).await.unwrap();
     let Received::Frame(answer) = client.connect("wrong token").await else {
         panic!("no answer")
@@ -218,16 +223,29 @@ async fn a_starting_gateway_says_so_before_it_looks_at_anything() {
             .await
             .contains("startup-sidecars")
     );
-    let deadline = Instant::now() + PATIENCE;
-    while gateway.phase() == Phase::Starting && Instant::now() < deadline {
-        tokio::task::yield_now().await;
-    }
+    gateway.set_phase(Phase::Ready);
     assert!(
         get(gateway.port(), "/startupz")
             .await
             .contains(r#""status":"started""#)
     );
     Client::connected(gateway.port(), TOKEN).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn starting_takes_the_time_that_was_set_and_only_the_new_release_does_it() {
+    for (vintage, first) in [
+        (Vintage::V2026_3_2, Phase::Ready),
+        (Vintage::V2026_9_6, Phase::Starting),
+    ] {
+        let mut config = FakeGatewayConfig::new(vintage);
+        config.ready_after = Duration::from_secs(2);
+        let gateway = FakeGateway::start_in_memory(config);
+        tokio::time::sleep(Duration::from_millis(1_990)).await;
+        assert_eq!(gateway.phase(), first, "{vintage:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(gateway.phase(), Phase::Ready, "{vintage:?}");
+    }
 }
 
 #[tokio::test]
@@ -594,8 +612,8 @@ async fn limits_of_sockets_and_time_before_hello() {
 #[tokio::test]
 async fn a_peer_that_hides_its_pongs_is_cut() {
     let config = FakeGatewayConfig {
-        ping_interval: Some(Duration::from_millis(20)),
-        pong_timeout: Some(Duration::from_millis(60)),
+        ping_interval: Some(Duration::from_millis(50)),
+        pong_timeout: Some(Duration::from_millis(600)),
         ..FakeGatewayConfig::default()
     };
     let gateway = FakeGateway::start(config).await.unwrap();

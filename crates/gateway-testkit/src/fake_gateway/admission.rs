@@ -13,6 +13,8 @@ use super::state::{Phase, Shared, random_token, random_uuid};
 /// Facts about the socket that the checks need.
 pub(super) struct Upgrade {
     pub(super) nonce: String,
+    /// The time of the challenge; `None` is when it is sent.
+    pub(super) ts: Option<u64>,
     /// The `Origin` header names another host than this gateway.
     pub(super) foreign_origin: bool,
     /// The `Host` header names another host than this gateway.

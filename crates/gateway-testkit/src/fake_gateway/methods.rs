@@ -239,7 +239,7 @@ pub(super) fn call(
     let Some(known) = known else {
         return Failure::invalid(format!("unknown method: {name}")).into();
     };
-    if shared.phase() == Phase::Draining && !matches!(name, "health" | "chat.abort") {
+    if shared.phase() == Phase::Draining {
         return draining(name).into();
     }
     let params: Option<Value> = params.and_then(|raw| serde_json::from_str(raw.get()).ok());

@@ -11,7 +11,7 @@ use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::options::{FakeGatewayConfig, FakeGatewayError, FakeGatewayFaults};
 use super::session;
@@ -155,6 +155,11 @@ impl FakeGateway {
     /// Sends an event to every connected client.
     pub fn emit(&self, event: &str, payload: &Value) {
         self.shared.broadcast(event, payload.to_string(), false);
+    }
+
+    /// Ends every agent run that a `chat.send` began.
+    pub fn end_runs(&self) {
+        self.shared.runs.send_replace(0);
     }
 
     /// Sends a `tick` event now.
@@ -383,7 +388,7 @@ impl Server {
     async fn run(mut self, mut listeners: Listeners) -> StopOutcome {
         loop {
             let restart = self.serve(&mut listeners).await;
-            self.announce_end(restart).await;
+            self.announce_end(restart);
             let port = listeners.port;
             let in_memory = matches!(listeners.source, Source::Memory(_));
             self.shared.close_memory();
@@ -422,6 +427,9 @@ impl Server {
         let mut end: Option<(Instant, bool)> = None;
         let mut close: Option<(Instant, u16, String)> = None;
         let mut stalled = self.shared.stalled.subscribe();
+        let mut runs = self.shared.runs.subscribe();
+        let mut draining: Option<(Instant, bool)> = None;
+        let new = config.vintage.is_new();
         loop {
             let accepting = !*stalled.borrow_and_update();
             tokio::select! {
@@ -429,14 +437,22 @@ impl Server {
                 Some(_) = self.sessions.join_next() => {}
                 _ = stalled.changed() => {}
                 order = self.orders.recv() => match order {
-                    Some(Command::Stop { restart }) => return restart,
+                    Some(Command::Stop { restart }) => end = Some((Instant::now(), restart)),
                     Some(Command::StopAfter { restart, delay }) => end = Some((Instant::now() + delay, restart)),
                     Some(Command::CloseAll { code, reason, delay }) => {
                         close = Some((Instant::now() + delay, code, reason));
                     }
                     None => return false,
                 },
-                restart = until(end) => return restart,
+                // 2026.9.6 first waits for agent runs, and listens to no further request to end meanwhile.
+                restart = until(end), if draining.is_none() => {
+                    if !(new && *runs.borrow() > 0) {
+                        return restart;
+                    }
+                    self.shared.set_phase(Phase::Draining);
+                    draining = Some((Instant::now() + self.shared.config.drain_limit, restart));
+                }
+                restart = drained(&mut runs, draining) => return restart,
                 () = until(close.as_ref().map(|(at, ..)| (*at, ()))) => {
                     if let Some((_, code, reason)) = close.take() {
                         self.shared.close_all(code, &reason, false);
@@ -472,8 +488,8 @@ impl Server {
         }
     }
 
-    /// The last words: 2026.9.6 first waits for agent runs.
-    async fn announce_end(&mut self, restart: bool) {
+    /// The last words.
+    fn announce_end(&self, restart: bool) {
         let new = self.shared.config.vintage.is_new();
         let what = if restart {
             "restarting"
@@ -484,16 +500,6 @@ impl Server {
             .config
             .log
             .line("gateway", &format!("signal received; {what}"));
-        let mut runs = self.shared.runs.subscribe();
-        if new && *runs.borrow() > 0 {
-            self.shared.set_phase(Phase::Draining);
-            // The sender lives in `shared`; and past the limit the stop goes on regardless.
-            let _ = timeout(
-                self.shared.config.drain_limit,
-                runs.wait_for(|runs| *runs == 0),
-            )
-            .await;
-        }
         let payload = match (restart, new) {
             (true, _) => {
                 json!({"reason": "gateway restarting", "restartExpectedMs": RESTART_EXPECTED_MS})
@@ -537,6 +543,16 @@ async fn rebind(port: u16, ipv6: bool) -> Option<Listeners> {
         sleep(Duration::from_millis(20)).await;
     }
     None
+}
+
+/// Waits for the end of the agent runs, or of the patience with them.
+async fn drained(runs: &mut watch::Receiver<usize>, draining: Option<(Instant, bool)>) -> bool {
+    let Some((limit, restart)) = draining else {
+        return std::future::pending().await;
+    };
+    // The sender lives in `shared`; and past the limit the stop goes on regardless.
+    let _ = timeout_at(limit, runs.wait_for(|runs| *runs == 0)).await;
+    restart
 }
 
 async fn until<T>(deadline: Option<(Instant, T)>) -> T {

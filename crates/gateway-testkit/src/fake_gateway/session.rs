@@ -165,8 +165,10 @@ async fn serve_head(
     let end = if !vintage.is_new() && head.path == "/__openclaw__/ws" {
         session.other_service().await
     } else {
+        let (nonce, ts) = shared.next_challenge();
         let upgrade = Upgrade {
-            nonce: shared.next_nonce(),
+            nonce,
+            ts,
             foreign_origin: head.has_foreign_origin(),
             foreign_host: head.has_foreign_host(),
         };
@@ -263,7 +265,11 @@ impl Session {
             ChallengeFault::EmptyNonce => Some(""),
             ChallengeFault::None => Some(upgrade.nonce.as_str()),
         };
-        let payload = content::challenge(self.shared.config.vintage, nonce, self.shared.now_ms());
+        let payload = content::challenge(
+            self.shared.config.vintage,
+            nonce,
+            upgrade.ts.unwrap_or_else(|| self.shared.now_ms()),
+        );
         let frame = Event::targeted("connect.challenge", payload.to_string()).frame(&mut self.seq);
         self.send(frame).await?;
         self.flush().await

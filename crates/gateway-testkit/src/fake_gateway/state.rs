@@ -186,15 +186,15 @@ impl Shared {
         lock(&self.inner).now_ms()
     }
 
-    /// The nonce of the next socket.
-    pub(super) fn next_nonce(&self) -> String {
+    /// Nonce and, when it is known beforehand, time of the next socket's challenge.
+    pub(super) fn next_challenge(&self) -> (String, Option<u64>) {
         let mut inner = lock(&self.inner);
         match inner.fixed_challenges.pop_front() {
             Some(fixed) => {
                 inner.clock = (Instant::now(), fixed.ts);
-                fixed.nonce
+                (fixed.nonce, Some(fixed.ts))
             }
-            None => random_uuid(),
+            None => (random_uuid(), None),
         }
     }
 
@@ -238,6 +238,7 @@ impl Shared {
     }
 
     pub(super) fn new_boot(&self) {
+        self.runs.send_replace(0);
         let mut inner = lock(&self.inner);
         inner.boot_id = random_uuid();
         inner.version.health = 1;
