@@ -1,0 +1,237 @@
+//! Everything that gatewayctl tells, for people.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::report::{Kind, Outcome, Ready, Report, Summary};
+
+/// The text of an event with its line ends; `None` when people need not know.
+pub(crate) fn text(report: &Report, elapsed: Duration) -> Option<String> {
+    let timed = |text: &str| Some(format!("{:>9.3} s  {text}\n", elapsed.as_secs_f64()));
+    match report {
+        Report::Gateway { message, .. } => Some(format!("{message}\n")),
+        // The end of a run has a line of its own.
+        Report::Phase { phase, .. } if matches!(*phase, "stopped" | "ready") => None,
+        Report::Phase {
+            phase,
+            pid,
+            attempts,
+            next_attempt_in_ms,
+            failure,
+            ..
+        } => {
+            let mut line = (*phase).to_owned();
+            // Writing to a string cannot fail.
+            if *phase == "listening"
+                && let Some(pid) = pid
+            {
+                let _ = write!(line, " (pid {pid})");
+            }
+            if let Some(wait) = next_attempt_in_ms {
+                let _ = write!(
+                    line,
+                    ": attempt {attempts} in {:.1} s",
+                    Duration::from_millis(*wait).as_secs_f64()
+                );
+            }
+            let worth_telling = matches!(
+                *phase,
+                "backing-off"
+                    | "repairing"
+                    | "awaiting-approval"
+                    | "waiting-for-holder"
+                    | "starting-up"
+            );
+            if worth_telling && let Some(failure) = failure {
+                let _ = write!(line, ": {}", failure.message);
+            }
+            timed(&line)
+        }
+        Report::Ready(ready) if ready.session == 1 => {
+            timed("ready").map(|line| line + &block(ready))
+        }
+        Report::Ready(ready) => timed(&again(ready)),
+        Report::Lost { failure } => timed(&match failure {
+            Some(failure) => format!("lost: {}", failure.message),
+            None => "lost".to_owned(),
+        }),
+        Report::Exited(exit) => timed(&exit.message),
+        Report::Repaired { message, .. } => timed(&format!("configuration: {message}")),
+        Report::Warning { message } => timed(&format!("warning: {message}")),
+        Report::Output { text, .. } => timed(&format!("| {text}")),
+        Report::Stopping { reason } => timed(&match *reason {
+            "until-ready" => "stopping".to_owned(),
+            "failure" => return None,
+            signal => format!("stopping ({signal}; again to force)"),
+        }),
+        Report::Probe { message, .. } => Some(format!("{message}\n")),
+        Report::Error {
+            message, next_step, ..
+        } => Some(match next_step {
+            Some(next_step) => format!("error: {message}\n  next: {next_step}\n"),
+            None => format!("error: {message}\n"),
+        }),
+        Report::Summary(summary) => timed(&end(summary)?),
+    }
+}
+
+fn block(ready: &Ready) -> String {
+    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let what = match (ready.attached, ready.kind) {
+        (true, _) => "found on the port, not ours",
+        (false, Kind::Embedded) => "embedded (a simulator)",
+        (false, Kind::Package) => "OpenClaw package",
+        (false, Kind::Command) => "command",
+        (false, Kind::AttachOnly) => "-",
+    };
+    let program = ready.program.clone().filter(|_| !ready.attached);
+    let rows = [
+        ("state", ready.state.to_owned()),
+        ("pid", or_dash(ready.pid.map(|pid| pid.to_string()))),
+        ("port", or_dash(ready.port.map(|port| port.to_string()))),
+        (
+            "protocol",
+            or_dash(ready.protocol.map(|version| version.to_string())),
+        ),
+        ("version", or_dash(ready.server_version.clone())),
+        ("gateway", what.to_owned()),
+        ("path", or_dash(program)),
+        (
+            "state dir",
+            or_dash(ready.state_dir.clone().filter(|_| !ready.attached)),
+        ),
+    ];
+    let mut text = "\n".to_owned();
+    for (name, value) in rows {
+        if value != "-" || matches!(name, "pid" | "port") {
+            let _ = writeln!(text, "  {name:<10}{value}");
+        }
+    }
+    text + "\n"
+}
+
+fn again(ready: &Ready) -> String {
+    let mut line = "running again".to_owned();
+    if let Some(pid) = ready.pid {
+        let _ = write!(line, " (pid {pid})");
+    }
+    if let Some(lost) = ready.lost_for_ms {
+        let _ = write!(
+            line,
+            " after {:.1} s",
+            Duration::from_millis(lost).as_secs_f64()
+        );
+    }
+    line
+}
+
+fn end(summary: &Summary) -> Option<String> {
+    let port = summary
+        .port
+        .map(|port| format!(" on port {port}"))
+        .unwrap_or_default();
+    let took = summary
+        .stop_took_ms
+        .map(|took| format!("; stopping took {:.2} s", took as f64 / 1000.0))
+        .unwrap_or_default();
+    match (summary.outcome, &summary.exit, summary.pid) {
+        (Outcome::Forced, _, Some(pid)) => Some(format!("killed process {pid}{port}")),
+        (Outcome::Forced, _, None) => Some("stopped by force".to_owned()),
+        // The error has been told, and so has the end of the process.
+        (Outcome::Failed, ..) => None,
+        (Outcome::Done, ..) if summary.attached => Some(format!(
+            "disconnected from the gateway{port}, which is not ours and goes on"
+        )),
+        (Outcome::Done, Some(exit), _) => {
+            let how = match (exit.code, exit.signal) {
+                (Some(code), _) => format!("exit code {code}"),
+                (None, Some(signal)) => format!("signal {signal}"),
+                (None, None) => "exit status unknown".to_owned(),
+            };
+            let ran = Duration::from_millis(exit.ran_for_ms).as_secs_f64();
+            Some(format!(
+                "stopped the gateway{port}: process {} ran {ran:.1} s, {how}{took}",
+                exit.pid
+            ))
+        }
+        (Outcome::Done, None, _) if summary.sessions == 0 && summary.stop_took_ms.is_some() => {
+            Some("stopped before the gateway was launched".to_owned())
+        }
+        (Outcome::Done, None, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Cause, Exit};
+
+    fn line(report: &Report) -> String {
+        text(report, Duration::from_millis(1_234)).unwrap_or_default()
+    }
+
+    #[test]
+    fn phases_tell_what_is_needed_and_no_more() {
+        let phase = |phase, next_attempt_in_ms| {
+            line(&Report::Phase {
+                phase,
+                state: "starting",
+                pid: Some(7),
+                attempts: 2,
+                next_attempt_in_ms,
+                failure: Some(Cause {
+                    class: "temporary",
+                    message: "It crashed.".to_owned(),
+                }),
+            })
+        };
+        assert_eq!(phase("listening", None), "    1.234 s  listening (pid 7)\n");
+        assert_eq!(
+            phase("backing-off", Some(2_000)),
+            "    1.234 s  backing-off: attempt 2 in 2.0 s: It crashed.\n"
+        );
+        assert_eq!(phase("handshaking", None), "    1.234 s  handshaking\n");
+        assert_eq!(phase("stopped", None), "");
+    }
+
+    #[test]
+    fn the_last_line_says_what_was_stopped() {
+        let exit = Exit {
+            pid: 7,
+            code: Some(0),
+            signal: None,
+            ran_for_ms: 20_100,
+            requested: true,
+            leftovers: Vec::new(),
+            message: String::new(),
+        };
+        let summary = |outcome, exit, attached| {
+            line(&Report::Summary(Summary {
+                outcome,
+                exit_code: 0,
+                sessions: 1,
+                port: Some(18_789),
+                pid: Some(7),
+                exit,
+                attached,
+                stop_took_ms: Some(40),
+            }))
+        };
+        for (said, expected) in [
+            (
+                summary(Outcome::Done, Some(exit), false),
+                "stopped the gateway on port 18789: process 7 ran 20.1 s, exit code 0; stopping took 0.04 s",
+            ),
+            (
+                summary(Outcome::Done, None, true),
+                "disconnected from the gateway on port 18789, which is not ours and goes on",
+            ),
+            (
+                summary(Outcome::Forced, None, false),
+                "killed process 7 on port 18789",
+            ),
+        ] {
+            assert_eq!(said, format!("    1.234 s  {expected}\n"));
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! From the manager's events to what is told, and when a run is over.
+
+use std::time::{Duration, Instant};
+
+use gateway_manager::events::Delivered;
+use gateway_manager::{Failure, FailureClass, GatewayEvent, GatewayManager, GatewayStatus, Phase};
+use gateway_process::{ChildExit, OutputLine, StderrLevel};
+
+use crate::arguments::UpArguments;
+use crate::printer::Printer;
+use crate::report::{
+    Cause, Exit, Kind, Outcome, Ready, Report, Summary, level_name, millis, stream_name,
+};
+
+/// What of the gateway's own output is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    Everything,
+    Warnings,
+    Nothing,
+}
+
+impl From<&UpArguments> for Shown {
+    fn from(arguments: &UpArguments) -> Self {
+        match (arguments.show_output, arguments.quiet_output) {
+            (true, _) => Self::Everything,
+            (_, true) => Self::Nothing,
+            _ => Self::Warnings,
+        }
+    }
+}
+
+/// What an event means for the run.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// Nothing.
+    GoOn,
+    /// The gateway serves.
+    Ready,
+    /// The manager will not try any further by itself.
+    Over(Failure),
+}
+
+/// What is fixed for the whole run and repeated with every session.
+#[derive(Clone, Debug)]
+pub(crate) struct Fixed {
+    pub(crate) kind: Kind,
+    pub(crate) program: Option<String>,
+    pub(crate) state_dir: Option<String>,
+}
+
+/// The run so far.
+pub(crate) struct Session<'a> {
+    printer: &'a mut Printer,
+    manager: GatewayManager,
+    fixed: Fixed,
+    shown: Shown,
+    /// The manager's clock began at this moment, give or take its construction.
+    origin: Instant,
+    status: GatewayStatus,
+    port: Option<u16>,
+    pid: Option<u32>,
+    sessions: u32,
+    lost_at: Option<Instant>,
+    last_exit: Option<ChildExit>,
+    stopping: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(
+        printer: &'a mut Printer,
+        manager: GatewayManager,
+        fixed: Fixed,
+        shown: Shown,
+    ) -> Self {
+        Self {
+            printer,
+            manager,
+            fixed,
+            shown,
+            origin: Instant::now(),
+            status: GatewayStatus::default(),
+            port: None,
+            pid: None,
+            sessions: 0,
+            lost_at: None,
+            last_exit: None,
+            stopping: false,
+        }
+    }
+
+    pub(crate) fn printer(&mut self) -> &mut Printer {
+        self.printer
+    }
+
+    pub(crate) fn manager(&self) -> &GatewayManager {
+        &self.manager
+    }
+
+    /// Whether nothing runs any more.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.status.phase == Phase::Stopped
+    }
+
+    /// From now on an end of the gateway is what was asked for.
+    pub(crate) fn begin_stopping(&mut self, reason: &'static str) {
+        self.stopping = true;
+        self.printer.show(&Report::Stopping { reason });
+    }
+
+    /// Takes an event and tells what is worth it.
+    pub(crate) fn take(&mut self, delivered: Delivered) -> News {
+        match delivered {
+            Delivered::Event(GatewayEvent::Status(status)) => return self.on_status(status),
+            Delivered::Event(GatewayEvent::Exited(exit)) => {
+                self.printer.show(&Report::Exited(Exit::from(&exit)));
+                self.last_exit = Some(exit);
+            }
+            Delivered::Event(GatewayEvent::Repaired(outcome)) => {
+                self.printer.show(&Report::Repaired {
+                    succeeded: outcome.succeeded(),
+                    changed: outcome.changed,
+                    config: outcome.config.display().to_string(),
+                    backup: outcome
+                        .backup
+                        .as_ref()
+                        .map(|backup| backup.display().to_string()),
+                    message: outcome.to_string(),
+                });
+            }
+            Delivered::Event(GatewayEvent::Warning { message }) => self.warn(message),
+            Delivered::Event(GatewayEvent::Output(line)) => self.on_output(line),
+            // What the gateway tells its clients is not for the supervisor's screen.
+            Delivered::Event(_) => {}
+            Delivered::Lagged { missed } => {
+                self.warn(format!(
+                    "{missed} events were not shown because printing was too slow"
+                ));
+                let status = self.manager.status().borrow().clone();
+                return self.on_status(status);
+            }
+        }
+        News::GoOn
+    }
+
+    fn warn(&mut self, message: String) {
+        self.printer.show(&Report::Warning { message });
+    }
+
+    fn on_output(&mut self, line: OutputLine) {
+        let is_shown = match self.shown {
+            Shown::Everything => true,
+            Shown::Warnings => line.level == StderrLevel::Warn,
+            Shown::Nothing => false,
+        };
+        if is_shown {
+            self.printer.show(&Report::Output {
+                stream: stream_name(line.stream),
+                level: level_name(line.level),
+                text: line.text,
+            });
+        }
+    }
+
+    fn on_status(&mut self, status: GatewayStatus) -> News {
+        let before = std::mem::replace(&mut self.status, status.clone());
+        self.port = self.manager.port().or(self.port);
+        if status.pid.is_some() && status.pid != self.pid {
+            self.pid = status.pid;
+            self.last_exit = None;
+        }
+        if before.phase == Phase::Ready && status.phase != Phase::Ready && !self.stopping {
+            self.lost_at = Some(Instant::now());
+            let failure = status.failure.as_ref().map(Cause::from);
+            self.printer.show(&Report::Lost { failure });
+        }
+        if status.phase != before.phase {
+            self.printer.show(&Report::Phase {
+                phase: status.phase.name(),
+                state: status.state.name(),
+                pid: status.pid,
+                attempts: status.attempts,
+                next_attempt_in_ms: status.next_attempt_at.map(|at| {
+                    millis(
+                        at.elapsed_from_origin()
+                            .saturating_sub(self.origin.elapsed()),
+                    )
+                }),
+                failure: status.failure.as_ref().map(Cause::from),
+            });
+        }
+        if status.phase == Phase::Ready
+            && (before.phase != Phase::Ready || status.connected_at != before.connected_at)
+        {
+            return self.on_ready(&status);
+        }
+        match status.phase {
+            Phase::GaveUp | Phase::Failed => News::Over(status.failure.unwrap_or_else(|| {
+                Failure::new(
+                    FailureClass::Unknown,
+                    "The gateway failed and gave no reason.",
+                )
+            })),
+            _ => News::GoOn,
+        }
+    }
+
+    fn on_ready(&mut self, status: &GatewayStatus) -> News {
+        self.sessions += 1;
+        let facts = status.session.as_ref();
+        self.printer.show(&Report::Ready(Ready {
+            session: self.sessions,
+            state: status.state.name(),
+            pid: status.pid,
+            port: self.port,
+            protocol: facts.map(|facts| facts.protocol),
+            server_version: facts.map(|facts| facts.server_version.clone()),
+            attached: status.attached,
+            kind: self.fixed.kind,
+            program: self.fixed.program.clone(),
+            state_dir: self.fixed.state_dir.clone(),
+            lost_for_ms: self.lost_at.take().map(|since| millis(since.elapsed())),
+        }));
+        News::Ready
+    }
+
+    /// What is known at the end, as if it had gone well.
+    pub(crate) fn facts(&self, stop_took: Duration) -> Summary {
+        Summary {
+            outcome: Outcome::Done,
+            exit_code: 0,
+            sessions: self.sessions,
+            port: self.port,
+            pid: self.pid,
+            exit: self.last_exit.as_ref().map(Exit::from),
+            // Once a process of ours was launched, the run is about that one.
+            attached: self.sessions > 0 && self.pid.is_none(),
+            stop_took_ms: Some(millis(stop_took)),
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! `gatewayctl up`: start a gateway, keep it running, stop it cleanly.
+//!
+//! Whatever ends a run, the way out is the same: stop the gateway, end the runtime, which kills what would not stop, remove what was
+//! temporary, and only then say how it ended.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use gateway_manager::{FailureClass, GatewayManager, LifecycleConfig, PortChoice};
+use tokio::time::{sleep_until, timeout};
+
+use crate::arguments::{Attach, UpArguments};
+use crate::choice::{Choice, choose};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::hint;
+use crate::places::Places;
+use crate::printer::{Format, Printer};
+use crate::report::{Outcome, Report, Summary};
+use crate::session::{Fixed, News, Session, Shown};
+use crate::signals::Signals;
+use crate::{token, trace};
+
+/// A stop that takes longer than this is forced. The manager itself needs at most 15 s: 10 s for the gateway to end when asked, and 5 s
+/// after it was killed.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the last events may take to arrive after the stop was answered.
+const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long the runtime may take to drop its tasks, which kills the gateway if it is still there.
+const RUNTIME_ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why a run ends.
+enum Reason {
+    Signal(&'static str),
+    UntilReady,
+    Failed(Error),
+}
+
+/// How a run ended, before the last word.
+struct Ending {
+    error: Option<Error>,
+    /// Whether a second signal came.
+    forced: bool,
+    /// What is known of the gateway; `None` when none took part.
+    facts: Option<Summary>,
+    /// Kept until the gateway is gone for good.
+    _places: Option<Places>,
+}
+
+impl Ending {
+    fn early(error: Option<Error>) -> Self {
+        Self {
+            error,
+            forced: false,
+            facts: None,
+            _places: None,
+        }
+    }
+}
+
+/// Runs the command to its end.
+pub(crate) fn main(arguments: UpArguments) -> ExitCode {
+    let mut printer = Printer::new(Format::json_if(arguments.json));
+    if let Some(filter) = &arguments.log {
+        trace::begin(filter);
+    }
+    // One worker for the manager; printing stays on this thread, so that a slow terminal holds up nothing else.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let ending = match runtime {
+        Ok(runtime) => {
+            let ending = runtime.block_on(run(&arguments, &mut printer));
+            runtime.shutdown_timeout(RUNTIME_ENDS_WITHIN);
+            ending
+        }
+        Err(error) => Ending::early(Some(Error::Runtime(error))),
+    };
+    last_word(ending, &arguments, &mut printer)
+}
+
+fn last_word(ending: Ending, arguments: &UpArguments, printer: &mut Printer) -> ExitCode {
+    let Ending {
+        error,
+        forced,
+        facts,
+        _places: places,
+    } = ending;
+    drop(places);
+    let lost = printer.take_loss().map(Error::OutputGone);
+    let error = error.or(lost);
+    let code = match &error {
+        _ if forced => ExitCode::Forced,
+        Some(error) => error.exit_code(),
+        None => ExitCode::Success,
+    };
+    let outcome = match &error {
+        _ if forced => Outcome::Forced,
+        Some(_) => Outcome::Failed,
+        None => Outcome::Done,
+    };
+    if let Some(error) = error {
+        let class = error.class();
+        printer.show(&Report::Error {
+            message: error.to_string(),
+            class: class.map(FailureClass::name),
+            next_step: class
+                .and_then(|class| hint::next_step(class, arguments))
+                .map(str::to_owned),
+            exit_code: code.number(),
+        });
+    }
+    printer.show(&match facts {
+        Some(facts) => Report::Summary(Summary {
+            outcome,
+            exit_code: code.number(),
+            ..facts
+        }),
+        None => Report::summary(outcome, code),
+    });
+    code
+}
+
+async fn run(arguments: &UpArguments, printer: &mut Printer) -> Ending {
+    let mut signals = match Signals::install() {
+        Ok(signals) => signals,
+        Err(error) => return Ending::early(Some(Error::Runtime(error))),
+    };
+    let choice = tokio::select! {
+        _ = signals.next() => return Ending::early(None),
+        choice = choose(arguments) => choice,
+    };
+    let prepared = choice.and_then(|choice| {
+        let places = Places::find(arguments, choice.kind)?;
+        let manager = build(arguments, &choice, &places)?;
+        Ok((choice, places, manager))
+    });
+    let (choice, places, manager) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Ending::early(Some(error)),
+    };
+    let state_dir = places
+        .state_dir
+        .as_ref()
+        .map(|directory| directory.display().to_string());
+    printer.show(&announcement(arguments, &choice, state_dir.clone()));
+    let fixed = Fixed {
+        kind: choice.kind,
+        program: choice.program(),
+        state_dir,
+    };
+    let mut session = Session::new(printer, manager, fixed, Shown::from(arguments));
+    let mut ending = supervise(arguments, &mut session, &mut signals).await;
+    ending._places = Some(places);
+    ending
+}
+
+fn build(
+    arguments: &UpArguments,
+    choice: &Choice,
+    places: &Places,
+) -> Result<GatewayManager, Error> {
+    let mut lifecycle = LifecycleConfig::default();
+    lifecycle.attach = arguments.attach.into();
+    lifecycle.repair = !arguments.no_repair;
+    let mut builder = GatewayManager::builder()
+        .lifecycle(lifecycle)
+        .port(choice.port(arguments));
+    if let Some(openclaw) = &choice.openclaw {
+        builder = builder.openclaw(openclaw.clone());
+    }
+    if let Some(environment) = choice.environment() {
+        builder = builder.environment(environment);
+    }
+    if let Some(token) = token::find(arguments.token_file.as_deref())? {
+        builder = builder.token(token);
+    }
+    if let Some(state_dir) = &places.state_dir {
+        builder = builder.state_dir(state_dir);
+    }
+    if let Some(home) = &places.home {
+        builder = builder.home(home);
+    }
+    if let Some(identity) = &places.identity {
+        builder = builder.identity_file(identity);
+    }
+    Ok(builder.build()?)
+}
+
+fn announcement(arguments: &UpArguments, choice: &Choice, state_dir: Option<String>) -> Report {
+    Report::Gateway {
+        kind: choice.kind,
+        program: choice.program(),
+        version: choice.version(),
+        node: choice.node(),
+        state_dir,
+        port: match choice.port(arguments) {
+            PortChoice::Fixed(port) => Some(port),
+            PortChoice::Free => None,
+        },
+        attach: match arguments.attach {
+            Attach::Never => "never",
+            Attach::IfPresent => "if-present",
+            Attach::Only => "only",
+        },
+        message: choice.announcement(arguments.attach),
+    }
+}
+
+async fn supervise(
+    arguments: &UpArguments,
+    session: &mut Session<'_>,
+    signals: &mut Signals,
+) -> Ending {
+    let mut events = session.manager().events();
+    let reason = run_until(arguments, session, signals, &mut events).await;
+    let (name, error) = match reason {
+        Reason::Signal(name) => (name, None),
+        Reason::UntilReady => ("until-ready", None),
+        Reason::Failed(error) => ("failure", Some(error)),
+    };
+    session.begin_stopping(name);
+    let begun = Instant::now();
+    let stopped = stop(session, signals, &mut events).await;
+    let took = begun.elapsed();
+    let (forced, stop_error) = match stopped {
+        Ok(()) => (false, None),
+        Err(StopFailure::Forced) => (true, None),
+        Err(StopFailure::Failed(error)) => (false, Some(error)),
+    };
+    Ending {
+        error: error.or(stop_error),
+        forced,
+        facts: Some(session.facts(took)),
+        _places: None,
+    }
+}
+
+/// Starts the gateway and tells what happens until there is a reason to end.
+async fn run_until(
+    arguments: &UpArguments,
+    session: &mut Session<'_>,
+    signals: &mut Signals,
+    events: &mut gateway_manager::EventSubscription,
+) -> Reason {
+    let manager = session.manager().clone();
+    let mut start = pin!(manager.start());
+    let mut starting = true;
+    loop {
+        if let Some(error) = session.printer().take_loss() {
+            return Reason::Failed(Error::OutputGone(error));
+        }
+        tokio::select! {
+            biased;
+            name = signals.next() => return Reason::Signal(name),
+            delivered = events.next() => match delivered.map(|delivered| session.take(delivered)) {
+                Some(News::GoOn) => {}
+                Some(News::Ready) if arguments.until_ready => return Reason::UntilReady,
+                Some(News::Ready) => {}
+                Some(News::Over(failure)) => return Reason::Failed(Error::Gateway(failure)),
+                None => return Reason::Failed(gateway_manager::ManagerError::ShutDown.into()),
+            },
+            started = &mut start, if starting => {
+                starting = false;
+                match started.map_err(Error::from) {
+                    Ok(()) => {}
+                    // The manager goes on by itself once a person has approved this device.
+                    Err(error) if error.class() == Some(FailureClass::PairingRequired) && !arguments.until_ready => {}
+                    Err(error) => return Reason::Failed(error),
+                }
+            }
+        }
+    }
+}
+
+enum StopFailure {
+    Forced,
+    Failed(Error),
+}
+
+/// Stops the gateway and tells the rest of what happens.
+async fn stop(
+    session: &mut Session<'_>,
+    signals: &mut Signals,
+    events: &mut gateway_manager::EventSubscription,
+) -> Result<(), StopFailure> {
+    let manager = session.manager().clone();
+    let mut stop = pin!(timeout(STOP_WITHIN, manager.stop()));
+    let mut answered: Option<tokio::time::Instant> = None;
+    loop {
+        if answered.is_some() && session.is_at_rest() {
+            return Ok(());
+        }
+        tokio::select! {
+            biased;
+            _ = signals.next() => return Err(StopFailure::Forced),
+            delivered = events.next() => match delivered {
+                Some(delivered) => drop(session.take(delivered)),
+                None => return Ok(()),
+            },
+            result = &mut stop, if answered.is_none() => match result {
+                Ok(Ok(())) => answered = Some(tokio::time::Instant::now()),
+                Ok(Err(error)) => return Err(StopFailure::Failed(error.into())),
+                Err(_) => return Err(StopFailure::Failed(Error::StopTimedOut(STOP_WITHIN))),
+            },
+            () = last_events_are_due(answered) => return Ok(()),
+        }
+    }
+}
+
+async fn last_events_are_due(answered: Option<tokio::time::Instant>) {
+    match answered {
+        Some(answered) => sleep_until(answered + LAST_EVENTS_WITHIN).await,
+        None => std::future::pending().await,
+    }
+}
