@@ -178,8 +178,9 @@ pub struct Lifecycle {
     starts: Vec<Ticket>,
     stops: Vec<Ticket>,
     restarts: RestartQueue,
-    // Output.
+    // Output. Answers come last, so that whoever is answered finds the status that the answer speaks of.
     effects: VecDeque<Effect>,
+    answers: VecDeque<Effect>,
     published: GatewayStatus,
 }
 
@@ -208,6 +209,7 @@ impl Lifecycle {
             stops: Vec::new(),
             restarts: RestartQueue::default(),
             effects: VecDeque::new(),
+            answers: VecDeque::new(),
             published: GatewayStatus::default(),
         }
     }
@@ -359,12 +361,9 @@ impl Lifecycle {
         );
         self.desired = Desired::Stopped;
         self.stops.push(ticket);
-        let overtaken = self.starts.drain(..).chain(self.restarts.clear());
-        for ticket in overtaken {
-            self.effects.push_back(Effect::Answer {
-                ticket,
-                outcome: TicketOutcome::Superseded,
-            });
+        let starts = core::mem::take(&mut self.starts);
+        for ticket in starts.into_iter().chain(self.restarts.clear()) {
+            self.answer(ticket, TicketOutcome::Superseded);
         }
     }
 
@@ -376,10 +375,7 @@ impl Lifecycle {
 
     fn on_restart_debounced(&mut self, now: Time, ticket: Ticket, delay: Duration) {
         match self.desired {
-            Desired::Stopped => self.effects.push_back(Effect::Answer {
-                ticket,
-                outcome: TicketOutcome::NothingToDo,
-            }),
+            Desired::Stopped => self.answer(ticket, TicketOutcome::NothingToDo),
             Desired::Running => self.restarts.request_debounced(now, delay, ticket),
         }
     }
@@ -499,10 +495,7 @@ impl Lifecycle {
                     ..failure
                 };
                 for ticket in core::mem::take(&mut self.stops) {
-                    self.effects.push_back(Effect::Answer {
-                        ticket,
-                        outcome: TicketOutcome::Failed(failure.clone()),
-                    });
+                    self.answer(ticket, TicketOutcome::Failed(failure.clone()));
                 }
                 // The child stays marked as ending: whatever comes next has to end it first.
                 self.teardown = None;
@@ -918,10 +911,7 @@ impl Lifecycle {
     fn answer_launch(&mut self, failure: &Failure) {
         let starts = core::mem::take(&mut self.starts);
         for ticket in starts.into_iter().chain(self.restarts.take_covered()) {
-            self.effects.push_back(Effect::Answer {
-                ticket,
-                outcome: TicketOutcome::Failed(failure.clone()),
-            });
+            self.answer(ticket, TicketOutcome::Failed(failure.clone()));
         }
     }
 
@@ -936,16 +926,18 @@ impl Lifecycle {
             self.published = status.clone();
             self.effects.push_back(Effect::PublishStatus(status));
         }
+        self.effects.append(&mut self.answers);
+    }
+
+    fn answer(&mut self, ticket: Ticket, outcome: TicketOutcome) {
+        self.answers.push_back(Effect::Answer { ticket, outcome });
     }
 
     fn answer_running(&mut self) {
         if matches!(self.step, Step::Connected(_)) && self.teardown.is_none() {
             let starts = core::mem::take(&mut self.starts);
             for ticket in starts.into_iter().chain(self.restarts.take_covered()) {
-                self.effects.push_back(Effect::Answer {
-                    ticket,
-                    outcome: TicketOutcome::Running,
-                });
+                self.answer(ticket, TicketOutcome::Running);
             }
         }
     }
@@ -1078,10 +1070,7 @@ impl Lifecycle {
                 self.failure = None;
                 self.close_episode();
                 for ticket in core::mem::take(&mut self.stops) {
-                    self.effects.push_back(Effect::Answer {
-                        ticket,
-                        outcome: TicketOutcome::Stopped,
-                    });
+                    self.answer(ticket, TicketOutcome::Stopped);
                 }
             }
         }

@@ -86,10 +86,20 @@ impl ReadinessWait {
         self.stage
     }
 
-    /// Something moved: the quiet limit starts anew. A stage never goes back.
+    /// Something was seen; where it is progress, the quiet limit starts anew. A stage never goes back.
+    ///
+    /// Output is progress whenever it comes, and so is a gateway that says it is starting. A port that accepts connections is
+    /// progress once: a process that is stopped or wedged goes on accepting for ever.
     pub fn progress(&mut self, now: Time, stage: Option<ReadinessStage>) {
-        self.moved = self.moved.max(now);
-        self.stage = stage.map_or(self.stage, |stage| stage.max(self.stage));
+        let reached = stage.unwrap_or(self.stage);
+        let is_progress = match stage {
+            None | Some(ReadinessStage::StartingUp) => true,
+            Some(ReadinessStage::Launched | ReadinessStage::Listening) => reached > self.stage,
+        };
+        if is_progress {
+            self.moved = self.moved.max(now);
+        }
+        self.stage = self.stage.max(reached);
     }
 
     /// When the wait ends if nothing moves from here on.
@@ -114,6 +124,24 @@ mod tests {
             wait.progress(now, None);
         }
         assert_eq!(wait.deadline(&config), Time::from_millis(360_000));
+    }
+
+    #[test]
+    fn a_port_that_goes_on_accepting_is_progress_once() {
+        let config = ReadinessConfig::default();
+        let mut wait = ReadinessWait::begin(Time::ZERO);
+        for second in 1..=100 {
+            wait.progress(
+                Time::from_millis(second * 1_000),
+                Some(ReadinessStage::Listening),
+            );
+        }
+        assert_eq!(wait.deadline(&config), Time::from_millis(121_000));
+        wait.progress(Time::from_millis(110_000), Some(ReadinessStage::StartingUp));
+        wait.progress(Time::from_millis(120_000), Some(ReadinessStage::Listening));
+        assert_eq!(wait.deadline(&config), Time::from_millis(230_000));
+        wait.progress(Time::from_millis(150_000), Some(ReadinessStage::StartingUp));
+        assert_eq!(wait.deadline(&config), Time::from_millis(270_000));
     }
 
     #[test]
