@@ -27,22 +27,19 @@ pub(crate) fn text(report: &Report, elapsed: Duration) -> Option<String> {
             {
                 let _ = write!(line, " (pid {pid})");
             }
-            if let Some(wait) = next_attempt_in_ms {
-                let _ = write!(
-                    line,
-                    ": attempt {attempts} in {:.1} s",
-                    Duration::from_millis(*wait).as_secs_f64()
-                );
+            if matches!(*phase, "backing-off" | "waiting-for-holder")
+                && let Some(wait) = next_attempt_in_ms
+            {
+                let wait = Duration::from_millis(*wait).as_secs_f64();
+                let _ = write!(line, ": attempt {attempts} in {wait:.1} s");
             }
-            let worth_telling = matches!(
-                *phase,
-                "backing-off"
-                    | "repairing"
-                    | "awaiting-approval"
-                    | "waiting-for-holder"
-                    | "starting-up"
-            );
-            if worth_telling && let Some(failure) = failure {
+            let is_cause = |class: &str| match *phase {
+                "backing-off" | "repairing" | "awaiting-approval" | "waiting-for-holder" => true,
+                // What was wrong before it began to answer is no news any more.
+                "starting-up" => class == "starting-up",
+                _ => false,
+            };
+            if let Some(failure) = failure.as_ref().filter(|failure| is_cause(failure.class)) {
                 let _ = write!(line, ": {}", failure.message);
             }
             timed(&line)
@@ -51,10 +48,8 @@ pub(crate) fn text(report: &Report, elapsed: Duration) -> Option<String> {
             timed("ready").map(|line| line + &block(ready))
         }
         Report::Ready(ready) => timed(&again(ready)),
-        Report::Lost { failure } => timed(&match failure {
-            Some(failure) => format!("lost: {}", failure.message),
-            None => "lost".to_owned(),
-        }),
+        // Without a cause the end of the process is the cause, and has been told.
+        Report::Lost { failure } => timed(&format!("lost: {}", failure.as_ref()?.message)),
         Report::Exited(exit) => timed(&exit.message),
         Report::Repaired { message, .. } => timed(&format!("configuration: {message}")),
         Report::Warning { message } => timed(&format!("warning: {message}")),
@@ -142,6 +137,10 @@ fn end(summary: &Summary) -> Option<String> {
         (Outcome::Done, ..) if summary.attached => Some(format!(
             "disconnected from the gateway{port}, which is not ours and goes on"
         )),
+        (Outcome::Done, Some(exit), _) if !exit.requested => Some(format!(
+            "stopped; the gateway was not running any more: {}",
+            exit.message
+        )),
         (Outcome::Done, Some(exit), _) => {
             let how = match (exit.code, exit.signal) {
                 (Some(code), _) => format!("exit code {code}"),
@@ -191,19 +190,20 @@ mod tests {
             "    1.234 s  backing-off: attempt 2 in 2.0 s: It crashed.\n"
         );
         assert_eq!(phase("handshaking", None), "    1.234 s  handshaking\n");
+        assert_eq!(phase("starting-up", None), "    1.234 s  starting-up\n");
         assert_eq!(phase("stopped", None), "");
     }
 
     #[test]
     fn the_last_line_says_what_was_stopped() {
-        let exit = Exit {
+        let exit = |requested| Exit {
             pid: 7,
             code: Some(0),
             signal: None,
             ran_for_ms: 20_100,
-            requested: true,
+            requested,
             leftovers: Vec::new(),
-            message: String::new(),
+            message: "process 7 ended".to_owned(),
         };
         let summary = |outcome, exit, attached| {
             line(&Report::Summary(Summary {
@@ -219,8 +219,12 @@ mod tests {
         };
         for (said, expected) in [
             (
-                summary(Outcome::Done, Some(exit), false),
+                summary(Outcome::Done, Some(exit(true)), false),
                 "stopped the gateway on port 18789: process 7 ran 20.1 s, exit code 0; stopping took 0.04 s",
+            ),
+            (
+                summary(Outcome::Done, Some(exit(false)), false),
+                "stopped; the gateway was not running any more: process 7 ended",
             ),
             (
                 summary(Outcome::Done, None, true),

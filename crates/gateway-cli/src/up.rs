@@ -268,7 +268,12 @@ async fn run_until(
                 match started.map_err(Error::from) {
                     Ok(()) => {}
                     // The manager goes on by itself once a person has approved this device.
-                    Err(error) if error.class() == Some(FailureClass::PairingRequired) && !arguments.until_ready => {}
+                    Err(error) if error.class() == Some(FailureClass::PairingRequired) && !arguments.until_ready => {
+                        if let Some(next_step) = hint::next_step(FailureClass::PairingRequired, arguments) {
+                            let message = format!("waiting for approval: {next_step}");
+                            session.printer().show(&Report::Warning { message });
+                        }
+                    }
                     Err(error) => return Reason::Failed(error),
                 }
             }

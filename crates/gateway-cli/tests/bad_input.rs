@@ -258,3 +258,24 @@ fn two_gateways_on_one_state_directory() {
     first.interrupt_and_finish().assert_code(0);
     world.assert_nothing_is_left();
 }
+
+#[test]
+fn a_device_that_is_not_approved() {
+    const UNAPPROVED: &str = r#"{"start":{"faults":{"refuse":{"code":"NOT_PAIRED","message":"pairing required","details":{"code":"PAIRING_REQUIRED","requestId":"request-7"},"close_code":1008,"close_reason":"pairing required"}}}}"#;
+    let world = World::new();
+    let start = |args: &[&str]| {
+        let mut command = world.command(args);
+        command.env("FAKE_OPENCLAW_SCRIPT", UNAPPROVED);
+        Run::start(command)
+    };
+    // A script cannot wait for a person.
+    start(&["up", "--until-ready"])
+        .finish()
+        .assert_error(77, &["pairing required", "openclaw devices approve"]);
+    // A person can be waited for.
+    let mut waiting = start(&["up"]);
+    waiting.line(|line| line.contains("awaiting-approval"));
+    waiting.line(|line| line.contains("openclaw devices approve"));
+    waiting.interrupt_and_finish().assert_code(0);
+    world.assert_nothing_is_left();
+}

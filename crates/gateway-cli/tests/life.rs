@@ -177,6 +177,30 @@ fn an_interrupted_start_leaves_nothing() {
 }
 
 #[test]
+fn interrupted_between_two_attempts_it_does_not_claim_to_have_stopped_anything() {
+    let world = World::new();
+    let mut command = world.command(["up"]);
+    command.env(
+        "FAKE_OPENCLAW_SCRIPT",
+        r#"{"start":{"exit_at_start":{"code":3,"stderr":["boom"]}}}"#,
+    );
+    let mut run = support::Run::start(command);
+    let waiting = run.line(|line| line.contains("backing-off"));
+    assert!(
+        waiting.contains("attempt 1 in") && waiting.contains("boom"),
+        "{waiting}"
+    );
+    let finished = run.interrupt_and_finish();
+    finished.assert_code(0);
+    let last = finished.stdout.last().unwrap();
+    assert!(
+        last.contains("was not running any more") && last.contains("code 3"),
+        "{last}"
+    );
+    world.assert_nothing_is_left();
+}
+
+#[test]
 fn a_reader_that_goes_away_ends_it() {
     let world = World::new();
     let mut run = world.start(["up", "--json"]);
