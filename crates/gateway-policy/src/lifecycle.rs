@@ -566,7 +566,7 @@ impl Lifecycle {
     fn on_port_free(&mut self, now: Time) {
         if self.config.attach == AttachMode::Only {
             let message = "No gateway listens on the port, and launching one is switched off. Start the gateway, or allow launching.";
-            return self.fail(now, Failure::new(FailureClass::Temporary, message));
+            return self.fail(now, Failure::new(FailureClass::NotListening, message));
         }
         self.target = Target::Own;
         // The launch context is built now, from everything that was asked for so far.
@@ -721,7 +721,11 @@ impl Lifecycle {
                 } else {
                     self.config.readiness.poll
                 };
-                self.failure.get_or_insert(failure);
+                // What cost the connection stays the cause; the news of a start replace each other.
+                let keeps = |known: &Failure| known.class.road() != Road::AskAgain;
+                if !self.failure.as_ref().is_some_and(keeps) {
+                    self.failure = Some(failure);
+                }
                 self.wait(now + delay, Wait::Retry);
             }
             Road::AwaitApproval => {
@@ -867,6 +871,10 @@ impl Lifecycle {
                 self.back_off(now, &config, failure, Wait::Holder);
             }
             Road::AskAgain | Road::BackOff => {
+                if failure.class == FailureClass::NotListening {
+                    // Only somebody else can start the gateway that we may only attach to; the caller is told, not kept waiting.
+                    self.answer_launch(&failure);
+                }
                 let config = self.config.reconnect.clone();
                 self.back_off(now, &config, failure, Wait::BackOff);
             }
@@ -1003,12 +1011,19 @@ impl Lifecycle {
     }
 
     fn begin_teardown(&mut self, close: DisconnectReason, end: EndReason, then: Then) {
-        let shown = match &self.teardown {
+        let shown = match (&self.teardown, &then) {
             // A stop that is under way is carried through as a stop.
-            Some(teardown) if teardown.end == EndReason::UserStop => return,
-            Some(teardown) => teardown.shown,
-            None => self.state(),
+            (Some(teardown), _) if teardown.end == EndReason::UserStop => return,
+            (Some(teardown), _) => teardown.shown,
+            // A command leaves the old state visible until it is done; a failure is shown as what it is.
+            (None, Then::Fail(_)) if self.state() == GatewayState::Running => {
+                GatewayState::Reconnecting
+            }
+            (None, _) => self.state(),
         };
+        if let Then::Fail(failure) = &then {
+            self.failure = Some(failure.clone());
+        }
         self.teardown = Some(Teardown {
             close,
             end,

@@ -207,9 +207,9 @@ impl GatewayStatus {
         self.connected_at.map(|since| now.since(since))
     }
 
-    /// Whether calls can be made now.
+    /// Whether calls can be made now: running, and not being taken down.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.state == GatewayState::Running
+        self.state == GatewayState::Running && self.session.is_some()
     }
 }

@@ -442,6 +442,12 @@ fn a_start_goes_through_its_phases() {
         failure(FailureClass::StartingUp).retry_after(Some(Duration::from_millis(500))),
     );
     assert_eq!(world.status().phase, Phase::StartingUp);
+    let news = world.status().failure.map(|failure| failure.class);
+    assert_eq!(
+        news,
+        Some(FailureClass::StartingUp),
+        "news of a start replace older ones"
+    );
     world.pass(Duration::from_millis(499));
     assert!(world.open.is_empty(), "the advised delay is honoured");
     world.pass(Duration::from_millis(1));
@@ -981,11 +987,14 @@ fn attach_only_launches_nothing() {
         attach: AttachMode::Only,
         ..config()
     });
-    world.start();
+    let start = world.start();
     world.port_free();
     assert_eq!(
         (world.status().phase, world.launches),
         (Phase::BackingOff, 0)
+    );
+    assert!(
+        matches!(world.outcome(start), Some(TicketOutcome::Failed(failure)) if failure.message.contains("No gateway listens"))
     );
 }
 

@@ -1,0 +1,387 @@
+//! The manager on a machine that exists only in memory, under a clock that stands still until everybody waits: hours pass in
+//! milliseconds, in the same order every time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_manager::{
+    AttachMode, GatewayManager, GatewayManagerBuilder, GatewayState, LifecycleConfig, ManagerError,
+    OpenClaw, Phase, PortChoice,
+};
+use gateway_process::Environment;
+use gateway_testkit::FakeGateway;
+use gateway_testkit::FakeGatewayConfig;
+use gateway_testkit::Vintage;
+use gateway_testkit::scripted::{ChildPlan, Foreign, ForeignKind, Happening, Machine};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const PORT: u16 = 18_789;
+
+/// A machine with a manager on it.
+struct Scene {
+    machine: Machine,
+    state: TempDir,
+    lifecycle: LifecycleConfig,
+}
+
+impl Scene {
+    fn new(plans: impl IntoIterator<Item = ChildPlan>) -> Self {
+        let machine = Machine::new();
+        for plan in plans {
+            machine.plan(plan);
+        }
+        Self {
+            machine,
+            state: TempDir::new().unwrap(),
+            lifecycle: LifecycleConfig::default(),
+        }
+    }
+
+    fn builder(&self) -> GatewayManagerBuilder {
+        GatewayManager::builder()
+            .openclaw(OpenClaw::Command {
+                program: "openclaw".into(),
+                args: Vec::new(),
+            })
+            .environment(Environment::empty())
+            .state_dir(self.state.path())
+            .port(PortChoice::Fixed(PORT))
+            .token("simulated-token")
+            .lifecycle(self.lifecycle.clone())
+            .process_host(Arc::new(self.machine.host()))
+            .transport(Arc::new(self.machine.transport()))
+    }
+
+    fn manager(&self) -> GatewayManager {
+        self.builder().build().unwrap()
+    }
+
+    /// When children were spawned, in whole seconds.
+    fn spawned_at(&self) -> Vec<u64> {
+        let spawns = self.machine.records().into_iter();
+        let spawns = spawns.filter(|record| matches!(record.happening, Happening::Spawned { .. }));
+        spawns.map(|record| record.at.as_secs()).collect()
+    }
+
+    fn finish(&self) {
+        assert_eq!(
+            self.machine.living(),
+            Vec::<u32>::new(),
+            "somebody outlived the stop"
+        );
+        self.machine.assert_no_violations();
+    }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+async fn until(manager: &GatewayManager, state: GatewayState) {
+    let mut status = manager.status();
+    status
+        .wait_for(|status| status.state == state)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_of_four_minutes_that_moves_is_one_launch() {
+    let plan = (0..6_u64).fold(
+        ChildPlan::default()
+            .listens_after(seconds(200))
+            .ready_after(seconds(40)),
+        |plan, minute| plan.says(seconds(minute * 60), "still unpacking"),
+    );
+    let scene = Scene::new([plan]);
+    let manager = scene.manager();
+    let began = tokio::time::Instant::now();
+    manager.start().await.unwrap();
+    assert!(
+        began.elapsed() >= seconds(240) && began.elapsed() < seconds(242),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(scene.spawned_at(), [0]);
+    manager.stop().await.unwrap();
+    scene.finish();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_stands_still_is_replaced() {
+    let scene = Scene::new([
+        ChildPlan::default().never_listens().ignores_ask(),
+        ChildPlan::default(),
+    ]);
+    let manager = scene.manager();
+    manager.start().await.unwrap();
+    // Two minutes of quiet, ten seconds of asking, one of back-off.
+    assert_eq!(scene.spawned_at(), [0, 131]);
+    manager.stop().await.unwrap();
+    scene.finish();
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashes_back_off_and_are_given_up_by_the_clock() {
+    let crash = || {
+        ChildPlan::default()
+            .never_listens()
+            .exits_after(Duration::ZERO, 1)
+    };
+    let scene = Scene::new((0..20).map(|_| crash()));
+    let manager = scene.manager();
+    let Err(ManagerError::Failed(failure)) = manager.start().await else {
+        panic!("it never ran")
+    };
+    assert!(
+        failure.message.contains("10 attempts in 181 s"),
+        "{failure}"
+    );
+    assert_eq!(
+        scene.spawned_at(),
+        [0, 1, 3, 7, 15, 31, 61, 91, 121, 151, 181]
+    );
+    tokio::time::sleep(seconds(86_400)).await;
+    assert_eq!(
+        scene.spawned_at().len(),
+        11,
+        "what was given up stays given up"
+    );
+    assert_eq!(manager.status().borrow().phase, Phase::GaveUp);
+    manager.stop().await.unwrap();
+    scene.finish();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_a_stable_hour_is_retried_at_once_and_forgiven() {
+    let scene = Scene::new([
+        ChildPlan::default().killed_after(seconds(3_600), 9),
+        ChildPlan::default(),
+    ]);
+    let manager = scene.manager();
+    manager.start().await.unwrap();
+    let first = manager.status().borrow().pid;
+    let mut status = manager.status();
+    status
+        .wait_for(|status| status.is_running() && status.pid != first)
+        .await
+        .unwrap();
+    assert_eq!(scene.spawned_at(), [0, 3_600]);
+    tokio::time::sleep(seconds(61)).await;
+    assert_eq!(
+        manager.status().borrow().attempts,
+        0,
+        "a minute of stability closes the episode"
+    );
+    manager.stop().await.unwrap();
+    scene.finish();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_day_costs_nothing() {
+    let scene = Scene::new([]);
+    let manager = scene.manager();
+    manager.start().await.unwrap();
+    let dialled = |scene: &Scene| {
+        scene
+            .machine
+            .count(|happening| matches!(happening, Happening::Dialled { .. }))
+    };
+    let before = (dialled(&scene), manager.status().borrow().clone());
+    tokio::time::sleep(seconds(86_400)).await;
+    assert_eq!(
+        (dialled(&scene), manager.status().borrow().clone()),
+        before,
+        "ticks are enough to know that it lives"
+    );
+    manager.stop().await.unwrap();
+    scene.finish();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wedged_gateway_is_noticed_verified_and_replaced() {
+    let wedged = ChildPlan {
+        stall_after: Some(seconds(300)),
+        ..ChildPlan::default()
+    }
+    .ignores_ask();
+    let scene = Scene::new([wedged, ChildPlan::default()]);
+    let manager = scene.manager();
+    manager.start().await.unwrap();
+    until(&manager, GatewayState::Reconnecting).await;
+    let noticed = scene.machine.records().last().unwrap().at;
+    assert!(noticed < seconds(300 + 70), "noticed after {noticed:?}");
+    assert_eq!(
+        scene.spawned_at().len(),
+        1,
+        "the socket is given up first, not the process"
+    );
+    until(&manager, GatewayState::Running).await;
+    assert_eq!(scene.spawned_at().len(), 2);
+    manager.stop().await.unwrap();
+    scene.finish();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_gateway_that_goes_away_makes_room() {
+    let scene = Scene::new([]);
+    let gateway = FakeGateway::start_in_memory(FakeGatewayConfig::new(Vintage::V2026_9_6));
+    scene.machine.occupy(
+        PORT,
+        Foreign {
+            pid: Some(7),
+            program: Some("node".into()),
+            kind: ForeignKind::Gateway(Box::new(gateway)),
+        },
+    );
+    let manager = scene.manager();
+    let Err(ManagerError::Failed(failure)) = manager.start().await else {
+        panic!("the port is held")
+    };
+    assert!(failure.message.contains("node (pid 7)"), "{failure}");
+    assert_eq!(manager.status().borrow().phase, Phase::WaitingForHolder);
+    scene.machine.vacate(PORT);
+    until(&manager, GatewayState::Running).await;
+    manager.stop().await.unwrap();
+    scene.finish();
+}
+
+// Random stories.
+
+#[derive(Clone, Debug)]
+enum Act {
+    Start,
+    Stop,
+    Restart,
+    Debounced(u8),
+    Pass(u16),
+    DropSockets,
+    RestartInProcess,
+    Stall,
+    Call,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        2 => Just(Act::Start),
+        1 => Just(Act::Stop),
+        1 => Just(Act::Restart),
+        1 => any::<u8>().prop_map(Act::Debounced),
+        4 => any::<u16>().prop_map(Act::Pass),
+        1 => Just(Act::DropSockets),
+        1 => Just(Act::RestartInProcess),
+        1 => Just(Act::Stall),
+        1 => Just(Act::Call),
+    ]
+}
+
+fn plan() -> impl Strategy<Value = ChildPlan> {
+    let milliseconds = |most: u64| (0..most).prop_map(Duration::from_millis);
+    let kinds = (
+        milliseconds(5_000),
+        milliseconds(3_000),
+        milliseconds(200_000),
+        any::<i32>(),
+    );
+    (0_u8..8, kinds).prop_map(|(kind, (listen, ready, end, code))| {
+        let plan = ChildPlan::default()
+            .listens_after(listen)
+            .ready_after(ready);
+        match kind {
+            0 => plan.exits_after(end, code % 90),
+            1 => plan.killed_after(end, 9),
+            2 => plan.never_listens().exits_after(end, 1),
+            3 => plan.ignores_ask(),
+            4 => plan.vintage(Vintage::V2026_3_2),
+            _ => plan,
+        }
+    })
+}
+
+async fn play(acts: Vec<Act>, plans: Vec<ChildPlan>, attach: AttachMode) {
+    let mut scene = Scene::new(plans);
+    scene.lifecycle.attach = attach;
+    let manager = scene.manager();
+    let mut commands = Vec::new();
+    for act in acts {
+        let handle = manager.clone();
+        match act {
+            Act::Start => commands.push(tokio::spawn(async move { handle.start().await })),
+            Act::Stop => commands.push(tokio::spawn(async move { handle.stop().await })),
+            Act::Restart => commands.push(tokio::spawn(async move { handle.restart().await })),
+            Act::Debounced(delay) => {
+                let delay = Some(Duration::from_millis(u64::from(delay) * 40));
+                commands.push(tokio::spawn(async move {
+                    handle.restart_debounced(delay).await
+                }));
+            }
+            Act::Pass(milliseconds) => {
+                tokio::time::sleep(Duration::from_millis(u64::from(milliseconds) * 2)).await
+            }
+            Act::Call => {
+                commands.push(tokio::spawn(async move {
+                    handle
+                        .call::<_, Value>("health", &json!({}))
+                        .await
+                        .map(drop)
+                }));
+            }
+            Act::DropSockets => {
+                if let Some(gateway) = scene.machine.gateway(PORT) {
+                    gateway.drop_connections();
+                }
+            }
+            Act::RestartInProcess => {
+                if let Some(gateway) = scene.machine.gateway(PORT) {
+                    gateway.begin_restart();
+                }
+            }
+            Act::Stall => {
+                if let Some(gateway) = scene.machine.gateway(PORT) {
+                    gateway.stall();
+                }
+            }
+        }
+        // The command is on its way before the next act.
+        tokio::task::yield_now().await;
+        let status = manager.status().borrow().clone();
+        assert!(
+            !status.is_running() || status.failure.is_none(),
+            "{status:?}"
+        );
+        assert!(status.pid.is_none() || scene.machine.living().len() <= 1);
+    }
+    let stopped = manager.stop().await;
+    assert!(stopped.is_ok(), "{stopped:?}");
+    for command in commands {
+        // Every command has its answer by the time the last stop has its own.
+        let answered = tokio::time::timeout(seconds(60), command).await;
+        assert!(answered.is_ok(), "a command was never answered");
+    }
+    assert_eq!(manager.status().borrow().clone(), Default::default());
+    scene.finish();
+    let before = scene.machine.records().len();
+    tokio::time::sleep(seconds(3_600)).await;
+    assert_eq!(
+        scene.machine.records().len(),
+        before,
+        "something went on after the stop"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever the children do and whatever the users ask for: never two of them, every command answered, nothing left.
+    #[test]
+    fn random_stories(
+        acts in prop::collection::vec(act(), 0..40),
+        plans in prop::collection::vec(plan(), 0..12),
+        attach in prop_oneof![Just(AttachMode::Never), Just(AttachMode::IfPresent)],
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(play(acts, plans, attach));
+    }
+}
