@@ -7,3 +7,8 @@ pub mod scripted;
 
 pub use fake_gateway::{FakeGateway, FakeGatewayConfig, FakeGatewayFaults, Vintage};
 pub use fault_proxy::FaultProxy;
+
+/// The examples of the workspace's README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct WorkspaceReadme;
