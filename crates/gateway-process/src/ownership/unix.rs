@@ -1,3 +1,5 @@
+//! Owning a child on Unix: its process group, its exit seen before it is collected, and signals only in between.
+
 use std::io;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,3 +1,5 @@
+//! Owning a child on Windows: a job object that ends with its last handle.
+
 use std::io;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
