@@ -25,7 +25,7 @@ const COMMAND_QUEUE: usize = 64;
 /// How long a health check waits for its one request.
 const HEALTH_WITHIN: Duration = Duration::from_secs(3);
 
-/// Runs one OpenClaw Gateway and keeps it running. See the [crate](crate) for an example.
+/// Runs one OpenClaw Gateway and keeps it running. See the [crate] for an example.
 ///
 /// Clones are handles to the same manager. Futures of commands may be dropped: the command goes on. When the last handle is dropped,
 /// the manager stops the gateway and ends; when the runtime ends first, the gateway process is killed with it.

@@ -786,6 +786,42 @@ async fn children_that_are_no_proper_gateways() {
     }
 }
 
+/// Whoever hears of an exit has heard the last words before.
+#[tokio::test(flavor = "multi_thread")]
+async fn output_comes_before_the_exit() {
+    let mut bench = Bench::new(StartScript {
+        exit_at_start: Some(ExitAtStart {
+            code: 1,
+            stderr: (0..50).map(|number| format!("word {number}")).collect(),
+        }),
+        ..StartScript::default()
+    });
+    bench.lifecycle.reconnect.max_attempts = 0;
+    let manager = bench.manager();
+    let mut events = manager.events();
+    failed(within(manager.start()).await);
+    let mut words = Vec::new();
+    while words.last().map(String::as_str) != Some("exit") {
+        words.push(
+            event(&mut events, |event| match event {
+                GatewayEvent::Output(line) => Some(line.text.clone()),
+                GatewayEvent::Exited(_) => Some("exit".to_owned()),
+                _ => None,
+            })
+            .await,
+        );
+    }
+    assert_eq!(
+        words
+            .iter()
+            .filter(|word| word.starts_with("word "))
+            .count(),
+        50,
+        "{words:?}"
+    );
+    within(manager.stop()).await.unwrap();
+}
+
 /// Feeding the inputs of a journal to a fresh machine reproduces its effects.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_replays() {

@@ -19,6 +19,7 @@ use gateway_process::{
 };
 use gateway_protocol::close::CloseCode;
 use gateway_protocol::handshake::ProtocolRange;
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{ChildInUse, ConnectionInUse, Driver, InFlight, Report};
@@ -29,6 +30,9 @@ use crate::launch;
 
 /// Output counts as progress of a start at most this often; a flood must not keep the loop busy.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long the exit of a child waits for what it printed last.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A configuration file is a few KiB; a larger one is not worth reading for a hint.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
@@ -157,21 +161,13 @@ impl Driver {
     }
 
     pub(super) fn watch_child(&self, epoch: Epoch, handle: Arc<dyn ManagedChild>) -> ChildInUse {
+        let output = tokio::spawn(publish_output(handle.clone(), self.outputs.bus.clone()));
+        let output = AbortOnDropHandle::new(output);
+        let exit = report_exit(epoch, handle.clone(), output, self.reports.clone());
+        let progress = report_progress(epoch, handle.clone(), self.reports.clone());
         let watchers = vec![
-            AbortOnDropHandle::new(tokio::spawn(report_exit(
-                epoch,
-                handle.clone(),
-                self.reports.clone(),
-            ))),
-            AbortOnDropHandle::new(tokio::spawn(report_progress(
-                epoch,
-                handle.clone(),
-                self.reports.clone(),
-            ))),
-            AbortOnDropHandle::new(tokio::spawn(publish_output(
-                handle.clone(),
-                self.outputs.bus.clone(),
-            ))),
+            AbortOnDropHandle::new(tokio::spawn(exit)),
+            AbortOnDropHandle::new(tokio::spawn(progress)),
         ];
         ChildInUse {
             epoch,
@@ -470,19 +466,23 @@ async fn discover(
     }
 }
 
+/// Reports the end of a child once its last words have been published, so that whoever hears of the exit has heard those before.
 async fn report_exit(
     epoch: Epoch,
     child: Arc<dyn ManagedChild>,
-    reports: tokio::sync::mpsc::Sender<Report>,
+    output: AbortOnDropHandle<()>,
+    reports: mpsc::Sender<Report>,
 ) {
     let exit = child.wait().await;
+    // The pipes end with the child, or shortly after it; nobody waits longer for somebody who inherited them.
+    let _ = tokio::time::timeout(LAST_WORDS, output).await;
     let _ = reports.send(Report::Exited(epoch, exit)).await;
 }
 
 async fn report_progress(
     epoch: Epoch,
     child: Arc<dyn ManagedChild>,
-    reports: tokio::sync::mpsc::Sender<Report>,
+    reports: mpsc::Sender<Report>,
 ) {
     let mut lines = child.progress();
     while lines.changed().await.is_ok() {
