@@ -43,6 +43,8 @@ pub(crate) struct Traits {
     pub(crate) missing_scope: ErrorCode,
     /// Whether it takes connections, and answers that it is starting, before it is ready.
     pub(crate) announces_start: bool,
+    /// Whether it has helper processes for as long as it runs, one of them in a session of its own.
+    pub(crate) has_helpers: bool,
 }
 
 pub(crate) fn traits() -> Traits {
@@ -53,6 +55,7 @@ pub(crate) fn traits() -> Traits {
             configuration_exit: 1,
             missing_scope: ErrorCode::InvalidRequest,
             announces_start: false,
+            has_helpers: false,
         },
         "2026.9.6" => Traits {
             protocol: 4,
@@ -60,6 +63,7 @@ pub(crate) fn traits() -> Traits {
             configuration_exit: 78,
             missing_scope: ErrorCode::Forbidden,
             announces_start: true,
+            has_helpers: true,
         },
         other => panic!("nothing is written down about OpenClaw {other}; add its traits here"),
     }

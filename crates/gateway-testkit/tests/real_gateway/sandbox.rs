@@ -1,6 +1,6 @@
 //! A place for one gateway: home, state directory, port and token, seen by nobody else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gateway_client::{
@@ -13,34 +13,53 @@ use tempfile::TempDir;
 
 use crate::installation;
 
-/// See the [module](self). The directories are deleted when it is dropped.
+/// See the [module](self). Its folder is deleted when it is dropped.
 pub(crate) struct Sandbox {
     folder: TempDir,
+    /// Where OpenClaw keeps its compiled code and its log.
+    temporary: PathBuf,
     pub(crate) port: u16,
     pub(crate) token: String,
 }
 
 impl Sandbox {
+    /// A place for a gateway that finds its code compiled by an earlier one, which saves it most of a minute.
     pub(crate) fn new() -> Self {
+        let shared = format!("real-gateway-{}", installation::version());
+        Self::with_temporary(|_| Path::new(env!("CARGO_TARGET_TMPDIR")).join(shared))
+    }
+
+    /// A place for a gateway that has never run on this machine.
+    pub(crate) fn cold() -> Self {
+        Self::with_temporary(|folder| folder.join("tmp"))
+    }
+
+    fn with_temporary(temporary: impl FnOnce(&Path) -> PathBuf) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("real-gateway-")
             .tempdir()
             .expect("a temporary directory");
-        for name in ["home", "state", "tmp"] {
-            std::fs::create_dir(folder.path().join(name)).expect("a directory");
+        let temporary = temporary(folder.path());
+        for path in [
+            &folder.path().join("home"),
+            &folder.path().join("state"),
+            &temporary,
+        ] {
+            std::fs::create_dir_all(path).expect("a directory");
         }
         Self {
             folder,
+            temporary,
             port: reserve_free_port().expect("a free port"),
             token: random_token(),
         }
     }
 
-    /// Another place that wants the same port, with the same token.
-    pub(crate) fn rival(&self) -> Self {
+    /// Another place that wants the same port.
+    pub(crate) fn rival(&self, token: impl Into<String>) -> Self {
         Self {
             port: self.port,
-            token: self.token.clone(),
+            token: token.into(),
             ..Self::new()
         }
     }
@@ -81,7 +100,7 @@ impl Sandbox {
         for name in foreign {
             environment.remove(name);
         }
-        environment.set("TMPDIR", self.path("tmp"));
+        environment.set("TMPDIR", &self.temporary);
         environment
     }
 

@@ -2,10 +2,9 @@
 
 use gateway_manager::events::Delivered;
 use gateway_manager::{
-    Failure, GatewayEvent, GatewayManager, GatewayManagerBuilder, GatewayStatus, JournalEntry,
-    ManagerError, Occurrence, Phase,
+    Failure, GatewayEvent, GatewayManager, GatewayManagerBuilder, GatewayStatus, ManagerError,
+    Phase,
 };
-use gateway_policy::Effect;
 use gateway_process::ChildExit;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -106,13 +105,22 @@ impl Supervised {
         self.seen.borrow().len()
     }
 
-    /// What `pick` makes of the events since `mark`.
-    pub(crate) fn picked<T>(
+    /// What `pick` makes of the events since `mark`, up to the one that told the present status.
+    pub(crate) async fn picked<T>(
         &self,
         mark: usize,
         pick: impl Fn(&GatewayEvent) -> Option<T>,
     ) -> Vec<T> {
-        self.seen.borrow()[mark..].iter().filter_map(pick).collect()
+        let told = |events: &Vec<GatewayEvent>| {
+            let mut newest = events.iter().rev().filter_map(status_of);
+            newest.next().unwrap_or_default() == self.status()
+        };
+        let mut seen = self.seen.clone();
+        let events = timeout(ANSWER, seen.wait_for(told))
+            .await
+            .expect("an event for every status")
+            .expect("a manager that lives");
+        events[mark..].iter().filter_map(pick).collect()
     }
 
     /// Waits for the first event since `mark` of which `pick` makes something.
@@ -130,40 +138,42 @@ impl Supervised {
     }
 
     /// The phases since `mark`, each once in a row.
-    pub(crate) fn phases(&self, mark: usize) -> Vec<Phase> {
-        let mut phases = self.picked(mark, |event| match event {
-            GatewayEvent::Status(status) => Some(status.phase),
-            _ => None,
-        });
+    pub(crate) async fn phases(&self, mark: usize) -> Vec<Phase> {
+        let mut phases = self
+            .picked(mark, |event| status_of(event).map(|status| status.phase))
+            .await;
         phases.dedup();
         phases
     }
 
-    /// The ends of child processes since `mark`.
-    pub(crate) fn exits(&self, mark: usize) -> Vec<ChildExit> {
-        self.picked(mark, exit)
+    /// How often it has entered a phase.
+    pub(crate) async fn times_in(&self, phase: Phase) -> usize {
+        let phases = self.phases(0).await;
+        phases.iter().filter(|seen| **seen == phase).count()
     }
 
-    /// The effects that the decisions asked for, in order.
-    pub(crate) fn effects(&self) -> Vec<Effect> {
-        let effect = |entry: JournalEntry| match entry.occurrence {
-            Occurrence::Effect(effect) => Some(effect),
-            _ => None,
-        };
-        self.manager
-            .journal()
-            .into_iter()
-            .filter_map(effect)
-            .collect()
+    /// The ends of child processes since `mark`.
+    pub(crate) async fn exits(&self, mark: usize) -> Vec<ChildExit> {
+        self.picked(mark, exit).await
     }
 
     /// Nothing happened that the launch had to do without.
-    pub(crate) fn no_warnings(&self) {
-        let warnings = self.picked(0, |event| match event {
-            GatewayEvent::Warning { message } => Some(message.clone()),
-            _ => None,
-        });
+    pub(crate) async fn no_warnings(&self) {
+        let warnings = self
+            .picked(0, |event| match event {
+                GatewayEvent::Warning { message } => Some(message.clone()),
+                _ => None,
+            })
+            .await;
         assert!(warnings.is_empty(), "{warnings:?}");
+    }
+}
+
+/// A change of status.
+pub(crate) fn status_of(event: &GatewayEvent) -> Option<GatewayStatus> {
+    match event {
+        GatewayEvent::Status(status) => Some(status.clone()),
+        _ => None,
     }
 }
 
@@ -188,7 +198,9 @@ impl Drop for Supervised {
                 other => eprintln!("  {other:?}"),
             }
         }
-        for entry in self.manager.journal() {
+        const NEWEST: usize = 60;
+        let journal = self.manager.journal();
+        for entry in &journal[journal.len().saturating_sub(NEWEST)..] {
             eprintln!("  {:?} {:?}", entry.at, entry.occurrence);
         }
     }

@@ -1,14 +1,13 @@
 //! A key that OpenClaw does not know in its configuration: one failed launch, one repair, then it runs.
 
 use gateway_manager::{FailureClass, GatewayEvent, Phase};
-use gateway_policy::Effect;
 use gateway_process::ExitReason;
 use serde_json::Value;
 
 use crate::installation::traits;
 use crate::report::{REPAIR, step, took};
 use crate::sandbox::Sandbox;
-use crate::supervised::Supervised;
+use crate::supervised::{Supervised, status_of};
 
 const BROKEN: &str = "{\n  \"noSuchSection\": { \"enabled\": true }\n}\n";
 
@@ -26,24 +25,26 @@ pub(crate) async fn run() {
     gateway.running_pid();
     gateway.serves().await;
 
-    let exits = gateway.exits(0);
+    let exits = gateway.exits(0).await;
     assert_eq!(exits.len(), 1, "{exits:?}");
     assert_eq!(exits[0].code, Some(traits().configuration_exit));
     assert_eq!(exits[0].reason, ExitReason::Unexpected);
     took("broken configuration refused", exits[0].ran_for);
 
-    let causes = gateway.picked(0, |event| match event {
-        GatewayEvent::Status(status) if status.phase == Phase::Repairing => {
-            status.failure.as_ref().map(|failure| failure.class)
-        }
-        _ => None,
-    });
+    let causes = gateway
+        .picked(0, |event| {
+            let status = status_of(event).filter(|status| status.phase == Phase::Repairing)?;
+            Some(status.failure?.class)
+        })
+        .await;
     assert_eq!(causes, [FailureClass::Configuration]);
 
-    let repairs = gateway.picked(0, |event| match event {
-        GatewayEvent::Repaired(outcome) => Some(outcome.clone()),
-        _ => None,
-    });
+    let repairs = gateway
+        .picked(0, |event| match event {
+            GatewayEvent::Repaired(outcome) => Some(outcome.clone()),
+            _ => None,
+        })
+        .await;
     let [repair] = &repairs[..] else {
         panic!("{repairs:?}");
     };
@@ -53,14 +54,11 @@ pub(crate) async fn run() {
     let backup = repair.backup.as_ref().expect("a copy of the file");
     let kept = std::fs::read_to_string(backup).expect("the copy");
     assert_eq!(kept, BROKEN);
-    let effects = gateway.effects();
-    let count =
-        |wanted: fn(&Effect) -> bool| effects.iter().filter(|effect| wanted(effect)).count();
-    assert_eq!(count(|effect| matches!(effect, Effect::Repair { .. })), 1);
-    assert_eq!(count(|effect| matches!(effect, Effect::Spawn { .. })), 2);
+    assert_eq!(gateway.times_in(Phase::Repairing).await, 1);
+    assert_eq!(gateway.times_in(Phase::Spawning).await, 2);
 
     let repaired: Value = serde_json::from_slice(&sandbox.read_config()).expect("plain JSON");
     assert!(repaired.get("noSuchSection").is_none(), "{repaired}");
     gateway.stop("stop").await;
-    gateway.no_warnings();
+    gateway.no_warnings().await;
 }

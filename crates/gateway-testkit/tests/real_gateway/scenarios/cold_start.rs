@@ -8,7 +8,7 @@ use gateway_client::{CallOptions, ConnectOptions, DeviceIdentity, IdentityOrigin
 use gateway_manager::{GatewayEvent, GatewayManager, ManagerError, Phase};
 use gateway_process::{ExitReason, TerminationReason};
 use gateway_protocol::handshake::scope;
-use gateway_protocol::{ClientInfo, ClientMode, ErrorCode, ErrorShape};
+use gateway_protocol::{ClientInfo, ClientMode, CloseCode, ErrorCode, ErrorShape};
 use serde_json::{Value, json};
 
 use crate::installation::{Traits, traits};
@@ -18,22 +18,26 @@ use crate::supervised::Supervised;
 
 pub(crate) async fn run() {
     let traits = traits();
-    let sandbox = Sandbox::new();
+    let sandbox = Sandbox::cold();
     let identity_file = sandbox.identity_file();
 
     let gateway = Supervised::new(sandbox.builder().await.identity_file(&identity_file));
     gateway.is_stopped();
     gateway.start("cold start to hello").await;
-    check_phases(&gateway.phases(0), traits.announces_start);
+    check_phases(&gateway.phases(0).await, traits.announces_start);
     check_hello(&gateway, &traits);
     let device_id = check_identity_file(&identity_file);
     check_calls(&gateway).await;
     check_missing_scopes(&sandbox, &traits).await;
-    check_events(&gateway, &sandbox).await;
-    check_device(&sandbox, &identity_file).await;
+    check_device_and_events(&gateway, &sandbox).await;
 
+    let processes = gateway.tree();
+    assert!(
+        processes.len() > usize::from(traits.has_helpers),
+        "{processes:?}"
+    );
     gateway.stop("stop").await;
-    let exits = gateway.exits(0);
+    let exits = gateway.exits(0).await;
     assert_eq!(exits.len(), 1, "{exits:?}");
     assert_eq!(exits[0].code, Some(0));
     assert_eq!(
@@ -46,7 +50,7 @@ pub(crate) async fn run() {
         matches!(late, Err(ManagerError::NotConnected { .. })),
         "{late:?}"
     );
-    gateway.no_warnings();
+    gateway.no_warnings().await;
 
     // Another manager, as after a restart of the host application.
     let kept = std::fs::read(&identity_file).expect("the identity file");
@@ -56,11 +60,19 @@ pub(crate) async fn run() {
     assert!(std::fs::read(&identity_file).expect("the identity file") == kept);
     gateway.serves().await;
     gateway.stop("second stop").await;
-    gateway.no_warnings();
+    gateway.no_warnings().await;
 }
 
+/// A gateway that announces its start may be ready before it was asked, so that phase may be missing.
 fn check_phases(phases: &[Phase], announces_start: bool) {
-    let mut expected = vec![
+    let mut phases = phases.to_vec();
+    if announces_start {
+        let before_ready = phases.len().saturating_sub(2);
+        phases
+            .extract_if(before_ready.., |phase| *phase == Phase::StartingUp)
+            .for_each(drop);
+    }
+    let expected = [
         Phase::Discovering,
         Phase::Preparing,
         Phase::Spawning,
@@ -68,9 +80,6 @@ fn check_phases(phases: &[Phase], announces_start: bool) {
         Phase::Handshaking,
         Phase::Ready,
     ];
-    if announces_start {
-        expected.insert(5, Phase::StartingUp);
-    }
     assert_eq!(phases, expected);
 }
 
@@ -167,37 +176,21 @@ async fn check_missing_scopes(sandbox: &Sandbox, traits: &Traits) {
     }
 }
 
-/// A second client that comes is announced to the first.
-async fn check_events(gateway: &Supervised, sandbox: &Sandbox) {
-    let mark = gateway.mark();
-    step("presence event", ANSWER, async {
-        let _client = sandbox
-            .connect(&sandbox.token, |options| options)
-            .await
-            .expect("a second client");
-        let presence = gateway
-            .next(mark, |event| match event {
-                GatewayEvent::Notification { method, params } if method == "presence" => {
-                    params.clone()
-                }
-                _ => None,
-            })
-            .await;
-        assert!(presence.to_value()["presence"].is_array(), "{presence:?}");
-    })
-    .await;
-}
-
 /// The gateway accepts the key of the manager's identity file: it issues a token to the device, which it does for a user interface only.
-async fn check_device(sandbox: &Sandbox, identity_file: &Path) {
-    let identity = Arc::new(load(identity_file));
+/// And it tells the others about the device.
+async fn check_device_and_events(gateway: &Supervised, sandbox: &Sandbox) {
+    let identity = load(&sandbox.identity_file());
+    let device_id = identity.device_id().to_owned();
+    let mark = gateway.mark();
     let client = step(
         "device token",
         ANSWER,
         sandbox.connect(&sandbox.token, |options: ConnectOptions| {
             let mut client = ClientInfo::new(env!("CARGO_PKG_VERSION"), std::env::consts::OS);
             client.mode = ClientMode::Ui;
-            options.with_client(client).with_identity(identity)
+            options
+                .with_client(client)
+                .with_identity(Arc::new(identity))
         }),
     )
     .await
@@ -205,6 +198,22 @@ async fn check_device(sandbox: &Sandbox, identity_file: &Path) {
     let auth = client.hello().auth.as_ref().expect("what it may do");
     assert!(auth.device_token.is_some(), "{auth:?}");
     assert!(auth.scopes.contains(&scope::READ.to_owned()), "{auth:?}");
+
     let round_trip = client.verify(ANSWER).await.expect("an answer");
     took("round trip", round_trip);
+
+    // All versions announce that a device has gone; the newer ones also that it has come.
+    let announced = gateway.next(mark, |event| match event {
+        GatewayEvent::Notification { method, params } if method == "presence" => {
+            let presence = params.as_ref()?.to_value();
+            let entries = presence["presence"].as_array()?.clone();
+            entries.into_iter().find(|entry| {
+                entry["deviceId"] == device_id.as_str() && entry["reason"] == "disconnect"
+            })
+        }
+        _ => None,
+    });
+    client.close(CloseCode::NORMAL, "").await;
+    let entry = step("presence event", ANSWER, announced).await;
+    assert_eq!(entry["mode"], "ui", "{entry}");
 }

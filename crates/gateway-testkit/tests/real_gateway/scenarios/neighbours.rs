@@ -16,7 +16,7 @@ pub(crate) async fn run() {
     let unharmed = async || {
         assert_eq!(gateway.running_pid(), pid);
         gateway.serves().await;
-        assert!(gateway.exits(0).is_empty());
+        assert!(gateway.exits(0).await.is_empty());
     };
 
     refuses(&sandbox, pid).await;
@@ -29,12 +29,12 @@ pub(crate) async fn run() {
     unharmed().await;
 
     gateway.stop("stop").await;
-    gateway.no_warnings();
+    gateway.no_warnings().await;
 }
 
 /// Attaching is off: the error says that a gateway is there, and which process it is.
 async fn refuses(sandbox: &Sandbox, pid: u32) {
-    let rival = sandbox.rival();
+    let rival = sandbox.rival(&sandbox.token);
     let second = Supervised::new(rival.builder().await.attach(AttachMode::Never));
     let failure = second
         .start_fails("second manager refused, attaching is off", ANSWER)
@@ -48,7 +48,7 @@ async fn refuses(sandbox: &Sandbox, pid: u32) {
 
 /// Attaching is on: it uses what is there, and a stop only hangs up.
 async fn attaches(sandbox: &Sandbox) {
-    let rival = sandbox.rival();
+    let rival = sandbox.rival(&sandbox.token);
     let second = Supervised::new(rival.builder().await.attach(AttachMode::IfPresent));
     step("second manager attached", ANSWER, second.manager.start())
         .await
@@ -61,15 +61,12 @@ async fn attaches(sandbox: &Sandbox) {
         .await
         .expect("a stop");
     second.is_stopped();
-    second.no_warnings();
+    second.no_warnings().await;
 }
 
 /// The wrong token: refused for good, not retried.
 async fn is_refused(sandbox: &Sandbox) {
-    let rival = Sandbox {
-        token: random_token(),
-        ..sandbox.rival()
-    };
+    let rival = sandbox.rival(random_token());
     let second = Supervised::new(rival.builder().await.attach(AttachMode::Only));
     let failure = second
         .start_fails("second manager refused, wrong token", ANSWER)
