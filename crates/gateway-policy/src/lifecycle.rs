@@ -399,6 +399,14 @@ impl Lifecycle {
         }
     }
 
+    /// Whatever comes next is a first start again.
+    fn begin_anew(&mut self) {
+        self.served = false;
+        self.earned_retry = false;
+        self.failure = None;
+        self.close_episode();
+    }
+
     /// Nothing is held against the gateway any more.
     fn close_episode(&mut self) {
         self.ledger.close();
@@ -497,7 +505,9 @@ impl Lifecycle {
                 for ticket in core::mem::take(&mut self.stops) {
                     self.answer(ticket, TicketOutcome::Failed(failure.clone()));
                 }
-                // The child stays marked as ending: whatever comes next has to end it first.
+                // The child stays marked as ending: whatever comes next has to end it first. A restart that was to follow has failed
+                // with it; left uncovered, it would have the same child ended again and again.
+                self.restarts.cover();
                 self.teardown = None;
                 self.halt(failure, false);
             }
@@ -546,7 +556,7 @@ impl Lifecycle {
             // It had refused to end and is gone after all. Whoever wants a gateway has been told, and has to ask again.
             if self.desired == Desired::Stopped {
                 self.step = Step::Idle;
-                self.failure = None;
+                self.begin_anew();
             }
         } else if self.teardown.is_none() {
             self.target = Target::Undecided;
@@ -782,6 +792,8 @@ impl Lifecycle {
             .filter(|version| {
                 failure.class == FailureClass::ProtocolVersion && (least..=most).contains(version)
             })
+            // Once: a gateway that names another version for every offer would be asked for ever.
+            .filter(|_| self.protocols == self.config.protocols)
             .map(|version| (version, version))
             .filter(|exact| *exact != self.protocols);
         (credential.is_some() || protocol.is_some()).then_some(move |machine: &mut Self| {
@@ -1080,10 +1092,7 @@ impl Lifecycle {
                 self.fail(now, failure)
             }
             _ => {
-                self.served = false;
-                self.earned_retry = false;
-                self.failure = None;
-                self.close_episode();
+                self.begin_anew();
                 for ticket in core::mem::take(&mut self.stops) {
                     self.answer(ticket, TicketOutcome::Stopped);
                 }

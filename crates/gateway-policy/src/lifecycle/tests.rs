@@ -1098,6 +1098,72 @@ fn a_child_that_cannot_be_ended_blocks_the_next_launch() {
     );
 }
 
+#[test]
+fn a_restart_of_a_child_that_cannot_be_ended_fails_once() {
+    let mut world = World::running(config());
+    let restart = world.restart();
+    world.disconnected();
+    world.answer(
+        |effect| matches!(effect, Effect::Terminate { .. }),
+        Observation::TerminationFailed(temporary()),
+    );
+    assert!(
+        matches!(world.outcome(restart), Some(TicketOutcome::Failed(failure)) if failure.class == FailureClass::Unkillable)
+    );
+    world.pass(seconds(86_400));
+    assert!(
+        world.open.is_empty(),
+        "a permanent cause is never retried by itself: {:?}",
+        world.open
+    );
+    assert_eq!(world.status().phase, Phase::Failed);
+    let again = world.restart();
+    world.be_kind();
+    assert_eq!(
+        (world.outcome(again), world.launches),
+        (Some(&TicketOutcome::Running), 2)
+    );
+}
+
+#[test]
+fn a_stop_that_succeeds_late_leaves_a_fresh_machine() {
+    let mut world = World::running(config());
+    world.stop();
+    world.disconnected();
+    world.answer(
+        |effect| matches!(effect, Effect::Terminate { .. }),
+        Observation::TerminationFailed(temporary()),
+    );
+    world.exits(temporary());
+    assert_eq!(world.status(), GatewayStatus::default());
+    world.start();
+    assert_eq!(
+        world.status().state,
+        GatewayState::Starting,
+        "nothing ran before this start"
+    );
+}
+
+#[test]
+fn a_gateway_that_names_another_version_for_every_offer_is_not_asked_for_ever() {
+    let mut world = World::new(config());
+    let start = world.start();
+    world.port_free();
+    world.prepared();
+    world.spawned();
+    for expected in [3, 4] {
+        world.connect_failed(
+            failure(FailureClass::ProtocolVersion).expected_protocol(Some(expected)),
+        );
+    }
+    assert_eq!(world.status().phase, Phase::Draining);
+    world.terminated();
+    assert_eq!(world.status().phase, Phase::Failed);
+    assert!(
+        matches!(world.outcome(start), Some(TicketOutcome::Failed(failure)) if failure.class == FailureClass::ProtocolVersion)
+    );
+}
+
 // Random histories.
 
 #[derive(Clone, Debug)]
