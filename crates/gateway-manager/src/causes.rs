@@ -1,5 +1,7 @@
 //! From the errors of the outside world to the failures that the policy knows. One place, so that one error has one meaning.
 
+use std::path::Path;
+
 use gateway_client::{ConnectError, Disconnected, TransportErrorKind};
 use gateway_policy::failure::{ExitEvidence, HandshakeEvidence, classify_exit, classify_handshake};
 use gateway_policy::lifecycle::ConnectionLoss;
@@ -68,7 +70,13 @@ pub(crate) fn of_connect(error: &ConnectError) -> Failure {
         )
 }
 
-pub(crate) fn of_exit(exit: &ChildExit, served: bool, stderr: &[String]) -> Failure {
+/// Older gateways do not say which file they read, so it is named here.
+pub(crate) fn of_exit(
+    exit: &ChildExit,
+    served: bool,
+    stderr: &[String],
+    config: Option<&Path>,
+) -> Failure {
     let class = classify_exit(&ExitEvidence {
         code: exit.code,
         served,
@@ -88,15 +96,22 @@ pub(crate) fn of_exit(exit: &ChildExit, served: bool, stderr: &[String]) -> Fail
         String::new()
     } else {
         let first = stderr.len().saturating_sub(LINES_SHOWN);
-        format!(" Its last words: {}", stderr[first..].join(" / "))
+        let words = stderr[first..].join(" / ");
+        format!(" Its last words: {}.", words.trim_end_matches('.'))
     };
-    Failure::new(
-        class,
-        format!(
-            "Gateway process {when} ({how}) after {:.1} s.{said}",
-            exit.ran_for.as_secs_f64()
-        ),
-    )
+    let mut message = format!(
+        "Gateway process {when} ({how}) after {:.1} s.{said}",
+        exit.ran_for.as_secs_f64()
+    );
+    if class == FailureClass::Configuration
+        && let Some(config) = config
+    {
+        message.push_str(&format!(
+            " Its configuration file is {}: correct it by hand when the doctor cannot.",
+            config.display()
+        ));
+    }
+    Failure::new(class, message)
 }
 
 pub(crate) fn of_loss(disconnected: &Disconnected) -> ConnectionLoss {

@@ -306,7 +306,11 @@ impl Driver {
             .iter()
             .map(|line| self.scrub(line))
             .collect();
-        let failure = causes::of_exit(&exit, child.served, &stderr);
+        let config = self
+            .launch
+            .as_ref()
+            .and_then(|record| record.launch.config_path());
+        let failure = causes::of_exit(&exit, child.served, &stderr, config.as_deref());
         self.outputs.bus.publish(GatewayEvent::Exited(exit));
         self.observe(epoch, Observation::Exited(failure));
     }
