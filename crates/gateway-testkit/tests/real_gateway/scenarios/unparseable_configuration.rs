@@ -17,6 +17,8 @@ pub(crate) async fn run() {
         .start_fails("start with an unparseable configuration refused", REPAIR)
         .await;
     assert_eq!(failure.class, FailureClass::Configuration, "{failure}");
+    let file = sandbox.config_file().display().to_string();
+    assert!(failure.message.contains(&file), "{failure}");
 
     let status = gateway.status();
     assert_eq!(status.state, GatewayState::Error);
