@@ -18,7 +18,7 @@ pub(crate) fn version() -> String {
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set; run `cargo xtask test real-gateway-2026.9.6`, which installs OpenClaw and sets it")
+        panic!("{name} is not set; run `cargo xtask test --row real-gateway-2026.9.6`, which installs OpenClaw and sets it")
     })
 }
 

@@ -1,6 +1,6 @@
 //! The whole stack, from the manager down to sockets and processes, against a real OpenClaw.
 //!
-//! `cargo xtask test real-gateway-2026.9.6` (or `…-2026.3.2`) installs OpenClaw and the Node it needs under `target/`, then runs this
+//! `cargo xtask test --row real-gateway-2026.9.6` (or `…-2026.3.2`) installs OpenClaw and the Node it needs under `target/`, then runs this
 //! program with the two environment variables that [`installation`] reads. Every step prints how long it took.
 //!
 //! Each scenario has a home, a state directory, a port and a token of its own, and nothing of the surrounding OpenClaw, if there is one,
