@@ -98,7 +98,9 @@ impl From<FailureClass> for ExitCode {
     fn from(class: FailureClass) -> Self {
         match class {
             FailureClass::Configuration | FailureClass::InvalidSettings => Self::Configuration,
-            FailureClass::UnsuitableRuntime | FailureClass::PortHeld => Self::Unavailable,
+            FailureClass::UnsuitableRuntime
+            | FailureClass::PortHeld
+            | FailureClass::NotListening => Self::Unavailable,
             FailureClass::LockHeld => Self::TryAgain,
             FailureClass::Credentials | FailureClass::PairingRequired => Self::NoPermission,
             FailureClass::ProtocolVersion | FailureClass::NotAGateway => Self::Protocol,
@@ -134,7 +136,7 @@ mod tests {
             (Class::NotAGateway, 76),
             (Class::Unkillable, 71),
             (Class::StartingUp, 1),
-            (Class::NotListening, 1),
+            (Class::NotListening, 69),
             (Class::NotReady, 1),
             (Class::Unresponsive, 1),
             (Class::Temporary, 1),

@@ -89,13 +89,17 @@ fn without_attaching_a_gateway_on_the_port_is_an_error_and_left_alone() {
 }
 
 #[test]
-fn a_missing_gateway_is_waited_for_until_interrupted() {
+fn a_missing_gateway_is_an_error_when_none_may_be_launched() {
     let world = World::new();
     let port = free_port().to_string();
-    let mut run = world.start(["up", "--json", "--attach", "only", "--port", &port]);
-    let waiting = run.line(|line| line.contains(r#""phase":"backing-off""#));
-    assert!(waiting.contains("No gateway listens"), "{waiting}");
-    run.interrupt_and_finish().assert_code(0);
+    let finished = world.finish(["up", "--attach", "only", "--port", &port]);
+    finished.assert_error(
+        69,
+        &[
+            "No gateway listens",
+            "Start the gateway, or allow launching",
+        ],
+    );
     world.assert_nothing_is_left();
 }
 
