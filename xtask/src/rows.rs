@@ -133,6 +133,14 @@ pub(crate) fn all() -> Vec<Row> {
             tests("gateway-manager", &[]),
         ),
         row("cli", "gatewayctl as a program", tests("gateway-cli", &[])),
+        row(
+            "model",
+            "every interleaving of the lifecycle, by model checking, deeper than in the row policy",
+            cargo(
+                &["test", "--package", "gateway-policy", "--test", "model"],
+                &[("GATEWAY_MODEL_DEPTH", "15")],
+            ),
+        ),
     ];
     rows.extend(PINS.iter().map(|pin| Row {
         name: format!("real-gateway-{}", pin.openclaw),
@@ -143,11 +151,6 @@ pub(crate) fn all() -> Vec<Row> {
         },
     }));
     rows.extend([
-        row(
-            "model",
-            "every interleaving of the lifecycle, by model checking",
-            Work::NotBuilt,
-        ),
         row(
             "simulation",
             "the whole manager in virtual time, over many seeds",
