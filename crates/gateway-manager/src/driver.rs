@@ -60,8 +60,6 @@ pub(super) enum Report {
     Connected(Epoch, Connection),
     Disconnected(Epoch, Disconnected),
     Repaired(Epoch, Box<Result<RepairOutcome, RepairError>>),
-    /// The work is done, and whatever it led to is reported by somebody else.
-    Done(Epoch),
 }
 
 /// The child in use and the tasks that watch it.
@@ -80,11 +78,16 @@ struct ConnectionInUse {
     _watchers: Vec<AbortOnDropHandle<()>>,
 }
 
-/// An effect that has not been answered.
-struct InFlight {
-    task: AbortOnDropHandle<()>,
-    /// It has to be seen through to its end even when it is cancelled.
-    is_repair: bool,
+/// What a task does for its epoch. A child or a connection can have several at once, and the end of one must not end another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Work {
+    /// Finds the answer to an effect; cancelling the effect drops it.
+    Answer,
+    /// Runs the doctor; it has to be seen through to its end even when it is cancelled.
+    Repair,
+    Verify,
+    Disconnect,
+    Terminate,
 }
 
 pub(crate) struct Driver {
@@ -97,7 +100,7 @@ pub(crate) struct Driver {
     inbox: mpsc::Receiver<Report>,
     tickets: HashMap<Ticket, oneshot::Sender<TicketOutcome>>,
     last_ticket: u64,
-    in_flight: HashMap<Epoch, InFlight>,
+    in_flight: HashMap<(Epoch, Work), AbortOnDropHandle<()>>,
     /// The newest launch; its token is used for every connection to the process that came of it.
     launch: Option<LaunchRecord>,
     child: Option<ChildInUse>,
@@ -138,10 +141,11 @@ impl Driver {
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut closing = false;
         loop {
+            // A time beyond what the clock can tell is never.
             let deadline = self
                 .machine
                 .poll_timeout()
-                .map(|due| self.origin + due.elapsed_from_origin());
+                .and_then(|due| self.origin.checked_add(due.elapsed_from_origin()));
             tokio::select! {
                 command = commands.recv(), if !closing => match command {
                     Some(command) => self.on_command(command),
@@ -224,30 +228,25 @@ impl Driver {
     fn on_report(&mut self, report: Report) {
         match report {
             Report::Observed(epoch, observation) => {
-                self.finished(epoch, &observation);
                 if let Observation::ConnectFailed(failure) = &observation {
                     self.last_refusal = Some(failure.clone());
                 }
                 self.observe(epoch, observation);
             }
             Report::Prepared(epoch, record) => {
-                self.in_flight.remove(&epoch);
                 if self.machine.expects(epoch) {
                     self.launch = Some(*record);
                 }
                 self.observe(epoch, Observation::Prepared);
             }
             Report::Spawned(epoch, handle) => {
-                self.in_flight.remove(&epoch);
                 let pid = handle.pid();
                 tracing::info!(pid, "gateway process started");
                 self.child = Some(self.watch_child(epoch, handle));
                 self.observe(epoch, Observation::Spawned { pid });
             }
             Report::Exited(epoch, exit) => self.on_exited(epoch, exit),
-            Report::Done(epoch) => drop(self.in_flight.remove(&epoch)),
             Report::Connected(epoch, connection) => {
-                self.in_flight.remove(&epoch);
                 if self.machine.expects(epoch) {
                     self.on_connected(epoch, connection);
                 }
@@ -268,7 +267,6 @@ impl Driver {
                 );
             }
             Report::Repaired(epoch, outcome) => {
-                self.in_flight.remove(&epoch);
                 let observation = match *outcome {
                     Ok(outcome) => {
                         tracing::warn!("{outcome}");
@@ -285,13 +283,6 @@ impl Driver {
                 };
                 self.observe(epoch, observation);
             }
-        }
-    }
-
-    /// Forgets the task of an effect that has been answered; progress is no answer.
-    fn finished(&mut self, epoch: Epoch, observation: &Observation) {
-        if !matches!(observation, Observation::Progress(_)) {
-            self.in_flight.remove(&epoch);
         }
     }
 

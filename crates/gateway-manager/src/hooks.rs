@@ -12,8 +12,9 @@ pub const DEFAULT_HOOK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Something to be done before each launch of our own gateway, after the port was found free and before the process is created.
 ///
-/// A hook sees what the launch will use and may add to its environment and arguments. It is dropped when its deadline passes or when
-/// a stop overtakes the launch, so it has to be cancel safe.
+/// A hook sees what the launch will use and may add to its environment and arguments. It runs in a task of its own, which is dropped
+/// when its deadline passes or when a stop overtakes the launch, so it has to be cancel safe. What a hook that failed had changed in the
+/// launch is undone.
 #[async_trait]
 pub trait PreparationHook: Send + Sync + 'static {
     /// Its name, for errors and logs.

@@ -1,13 +1,18 @@
 //! Building the record of one launch: everything the process, the doctor and every connection to it have in common.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway_policy::{Failure, FailureClass};
 use gateway_process::state_dir::ensure_writable_dir;
 use gateway_process::{GatewayLaunch, LaunchSpec, OpenClaw};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::events::{EventBus, GatewayEvent};
 use crate::hooks::{LaunchContext, PreparationHook};
+
+/// A local directory answers in milliseconds; a dead network mount never does.
+const STATE_DIR_DEADLINE: Duration = Duration::from_secs(10);
 
 /// One launch. The token in it is the token of every connection to the process that comes of it.
 #[derive(Clone, Debug)]
@@ -27,7 +32,7 @@ impl LaunchRecord {
 /// Cancel safe as far as the hooks are.
 pub(crate) async fn prepare(
     openclaw: Option<OpenClaw>,
-    launch: GatewayLaunch,
+    mut launch: GatewayLaunch,
     hooks: Arc<[Arc<dyn PreparationHook>]>,
     bus: EventBus,
 ) -> Result<LaunchRecord, Failure> {
@@ -37,12 +42,15 @@ pub(crate) async fn prepare(
             "There is no OpenClaw to launch; set one, or only attach.".to_owned(),
         ));
     };
-    let mut context = LaunchContext { launch };
     for hook in hooks.iter() {
         let (name, deadline) = (hook.name(), hook.deadline());
-        let outcome = match tokio::time::timeout(deadline, hook.prepare(&mut context)).await {
-            Ok(Ok(())) => continue,
-            Ok(Err(error)) => error.to_string(),
+        let outcome = match tokio::time::timeout(deadline, run(hook.clone(), launch.clone())).await
+        {
+            Ok(Ok(changed)) => {
+                launch = changed;
+                continue;
+            }
+            Ok(Err(message)) => message,
             Err(_) => format!("it did not finish within {} ms", deadline.as_millis()),
         };
         let message = format!("The preparation step '{name}' failed: {outcome}");
@@ -52,14 +60,23 @@ pub(crate) async fn prepare(
         tracing::warn!("{message}");
         bus.publish(GatewayEvent::Warning { message });
     }
-    let launch = context.launch;
     if let Some(state_dir) = launch.resolved_state_dir() {
         // A few system calls on a local path; they may still block on a network mount.
-        let checked = tokio::task::spawn_blocking(move || ensure_writable_dir(state_dir)).await;
-        match checked {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(invalid(error.to_string())),
-            Err(error) => {
+        let shown = state_dir.display().to_string();
+        let checking = tokio::task::spawn_blocking(move || ensure_writable_dir(state_dir));
+        match tokio::time::timeout(STATE_DIR_DEADLINE, checking).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => return Err(invalid(error.to_string())),
+            Err(_) => {
+                return Err(Failure::new(
+                    FailureClass::Temporary,
+                    format!(
+                        "The state directory {shown} did not answer within {} s; check the disk or mount that it is on.",
+                        STATE_DIR_DEADLINE.as_secs()
+                    ),
+                ));
+            }
+            Ok(Err(error)) => {
                 return Err(Failure::new(
                     FailureClass::Unknown,
                     format!("The state directory could not be checked: {error}"),
@@ -68,4 +85,24 @@ pub(crate) async fn prepare(
         }
     }
     Ok(LaunchRecord { openclaw, launch })
+}
+
+/// Runs one hook on a copy of the launch; what a hook that failed had changed is gone with the copy.
+///
+/// In a task of its own: one that panics, or blocks its thread instead of waiting, must not take the launch with it.
+async fn run(
+    hook: Arc<dyn PreparationHook>,
+    launch: GatewayLaunch,
+) -> Result<GatewayLaunch, String> {
+    let work = async move {
+        let mut context = LaunchContext { launch };
+        match hook.prepare(&mut context).await {
+            Ok(()) => Ok(context.launch),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    match AbortOnDropHandle::new(tokio::spawn(work)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err("it panicked; the cause is in this program's own output".to_owned()),
+    }
 }

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use gateway_manager::{
-    AttachMode, GatewayManager, GatewayManagerBuilder, GatewayState, LifecycleConfig, ManagerError,
-    OpenClaw, Phase, PortChoice,
+    AttachMode, FailureClass, GatewayManager, GatewayManagerBuilder, GatewayState, HookError,
+    LaunchContext, LifecycleConfig, ManagerError, OpenClaw, Phase, PortChoice, PreparationHook,
 };
 use gateway_process::Environment;
 use gateway_testkit::FakeGateway;
@@ -246,6 +247,144 @@ async fn a_foreign_gateway_that_goes_away_makes_room() {
     until(&manager, GatewayState::Running).await;
     manager.stop().await.unwrap();
     scene.finish();
+}
+
+/// The stop comes in the very moment in which a silent connection is given up, before or after the verdict.
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_meets_a_verdict_is_carried_out() {
+    let scene = || {
+        Scene::new([ChildPlan {
+            stall_after: Some(seconds(30)),
+            ..ChildPlan::default()
+        }])
+    };
+    let first = scene();
+    let manager = first.manager();
+    let began = tokio::time::Instant::now();
+    manager.start().await.unwrap();
+    until(&manager, GatewayState::Reconnecting).await;
+    let verdict = began.elapsed();
+    manager.stop().await.unwrap();
+    for _ in 0..16 {
+        let scene = scene();
+        let manager = scene.manager();
+        let began = tokio::time::Instant::now();
+        manager.start().await.unwrap();
+        tokio::time::sleep_until(began + verdict).await;
+        let stopped = tokio::time::timeout(seconds(60), manager.stop()).await;
+        stopped.expect("the stop never ends").unwrap();
+        scene.finish();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_ever_is_no_overflow() {
+    let mut scene = Scene::new([]);
+    scene.lifecycle.readiness.quiet = Duration::MAX;
+    scene.lifecycle.readiness.total = Duration::MAX;
+    scene.lifecycle.reconnect.stable_after = Duration::MAX;
+    let manager = scene.manager();
+    manager.start().await.unwrap();
+    let handle = manager.clone();
+    let never = tokio::spawn(async move { handle.restart_debounced(Some(Duration::MAX)).await });
+    tokio::time::sleep(seconds(3_600)).await;
+    assert!(manager.check_health().await.is_healthy());
+    manager.stop().await.unwrap();
+    assert!(matches!(
+        never.await.unwrap(),
+        Err(ManagerError::Superseded)
+    ));
+    assert_eq!(scene.spawned_at(), [0]);
+    scene.finish();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_a_child_that_cannot_be_ended_fails_once() {
+    let unkillable = ChildPlan {
+        unkillable: true,
+        ..ChildPlan::default()
+    };
+    let scene = Scene::new([unkillable.ignores_ask()]);
+    let manager = scene.manager();
+    manager.start().await.unwrap();
+    let restarted = tokio::time::timeout(seconds(60), manager.restart()).await;
+    let Err(ManagerError::Failed(failure)) = restarted.expect("the restart never ends") else {
+        panic!("it cannot be ended")
+    };
+    assert_eq!(failure.class, FailureClass::Unkillable);
+    let before = scene.machine.records().len();
+    tokio::time::sleep(seconds(3_600)).await;
+    assert_eq!(
+        scene.machine.records().len(),
+        before,
+        "a person has been told; nothing more happens by itself"
+    );
+    assert_eq!(manager.status().borrow().phase, Phase::Failed);
+    assert_eq!(scene.spawned_at(), [0]);
+}
+
+/// A preparation step that goes wrong in a way of its own.
+#[derive(Clone, Copy)]
+enum BadStep {
+    Panics { required: bool },
+    ChangesAndFails,
+}
+
+#[async_trait]
+impl PreparationHook for BadStep {
+    fn name(&self) -> &str {
+        "bad step"
+    }
+
+    fn is_required(&self) -> bool {
+        matches!(self, Self::Panics { required: true })
+    }
+
+    async fn prepare(&self, context: &mut LaunchContext) -> Result<(), HookError> {
+        context.environment().set("HALF_DONE", "yes");
+        context.add_argument("--half-done");
+        match self {
+            Self::Panics { .. } => panic!("on purpose"),
+            Self::ChangesAndFails => Err(HookError::new("on purpose")),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preparation_step_that_panics_is_an_error_and_no_hang() {
+    let scene = Scene::new([]);
+    let step = BadStep::Panics { required: true };
+    let manager = scene.builder().hook(step).build().unwrap();
+    let started = tokio::time::timeout(seconds(60), manager.start()).await;
+    let Err(ManagerError::Failed(failure)) = started.expect("the start never ends") else {
+        panic!("the step is required")
+    };
+    assert!(
+        failure.message.contains("'bad step' failed: it panicked"),
+        "{failure}"
+    );
+    assert_eq!(scene.spawned_at(), Vec::<u64>::new());
+    manager.stop().await.unwrap();
+    scene.finish();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_does_not_see_what_a_failed_step_had_begun() {
+    for step in [
+        BadStep::Panics { required: false },
+        BadStep::ChangesAndFails,
+    ] {
+        let scene = Scene::new([]);
+        let manager = scene.builder().hook(step).build().unwrap();
+        let started = tokio::time::timeout(seconds(60), manager.start()).await;
+        started.expect("the start never ends").unwrap();
+        let launched = scene.machine.count(|happening| {
+            matches!(happening, Happening::Spawned { command, .. } if !command.contains("half-done"))
+        });
+        assert_eq!(launched, 1);
+        manager.stop().await.unwrap();
+        scene.finish();
+    }
 }
 
 // Random stories.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use gateway_client::{
     ConnectError, ConnectOptions, Connection, Credentials, Delivery, DeviceIdentity, Endpoint,
-    HandshakeProgress, PROBE_DEADLINE, ProbeOutcome, Transport, probe_challenge,
+    HandshakeProgress, PROBE_DEADLINE, ProbeOutcome, Transport, TransportErrorKind,
+    probe_challenge,
 };
 use gateway_policy::lifecycle::{
     ConnectPlan, CredentialChoice, DisconnectReason, EndReason, PortHolder, Progress,
@@ -22,7 +23,7 @@ use gateway_protocol::handshake::ProtocolRange;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{ChildInUse, ConnectionInUse, Driver, InFlight, Report};
+use super::{ChildInUse, ConnectionInUse, Driver, Report, Work};
 use crate::builder::PortChoice;
 use crate::causes;
 use crate::events::{EventBus, GatewayEvent, event_of};
@@ -71,21 +72,23 @@ impl Driver {
         None
     }
 
-    /// Runs the work of an effect; its report arrives in the inbox.
+    /// Runs the work of an effect; its report arrives in the inbox. Without one, what the work leads to is reported by somebody else.
     fn begin(
         &mut self,
         epoch: Epoch,
-        is_repair: bool,
-        work: impl Future<Output = Report> + Send + 'static,
+        work: Work,
+        doing: impl Future<Output: Into<Option<Report>> + Send> + Send + 'static,
     ) {
         let reports = self.reports.clone();
         let task = tokio::spawn(async move {
-            let report = work.await;
-            // The loop is gone only when the manager is; then nobody is left to tell.
-            let _ = reports.send(report).await;
+            if let Some(report) = doing.await.into() {
+                // The loop is gone only when the manager is; then nobody is left to tell.
+                let _ = reports.send(report).await;
+            }
         });
-        let task = AbortOnDropHandle::new(task);
-        self.in_flight.insert(epoch, InFlight { task, is_repair });
+        self.in_flight.retain(|_, task| !task.is_finished());
+        self.in_flight
+            .insert((epoch, work), AbortOnDropHandle::new(task));
     }
 
     fn discover(&mut self, epoch: Epoch) -> Immediate {
@@ -111,7 +114,7 @@ impl Driver {
         }
         let endpoint = self.endpoint()?;
         let (host, transport) = (self.settings.host.clone(), self.settings.transport.clone());
-        self.begin(epoch, false, async move {
+        self.begin(epoch, Work::Answer, async move {
             Report::Observed(
                 epoch,
                 discover(host.as_ref(), transport.as_ref(), &endpoint).await,
@@ -134,7 +137,7 @@ impl Driver {
             self.hooks.clone(),
             self.outputs.bus.clone(),
         );
-        self.begin(epoch, false, async move {
+        self.begin(epoch, Work::Answer, async move {
             match launch::prepare(openclaw, launch, hooks, bus).await {
                 Ok(record) => Report::Prepared(epoch, Box::new(record)),
                 Err(failure) => Report::Observed(epoch, Observation::PreparationFailed(failure)),
@@ -149,7 +152,7 @@ impl Driver {
         let spec = record.spec();
         tracing::info!("launching {spec}");
         let host = self.settings.host.clone();
-        self.begin(epoch, false, async move {
+        self.begin(epoch, Work::Answer, async move {
             match host.spawn(&spec).await {
                 Ok(child) => Report::Spawned(epoch, child),
                 Err(error) => {
@@ -233,7 +236,7 @@ impl Driver {
             .clone()
             .map(|path| (path, self.identity.clone()));
         let bus = self.outputs.bus.clone();
-        self.begin(epoch, false, async move {
+        self.begin(epoch, Work::Answer, async move {
             if let Some((path, cell)) = identity {
                 match cell.get_or_try_init(|| load_identity(path)).await {
                     Ok(identity) => options = options.with_identity(identity.clone()),
@@ -243,12 +246,21 @@ impl Driver {
                     }
                 }
             }
-            match Connection::open(transport.as_ref(), &endpoint, options).await {
+            let opened = loop {
+                let opened = Connection::open(transport.as_ref(), &endpoint, options.clone()).await;
+                match (opened, plan.wait_for_listener) {
+                    (Err(error), Some(pause)) if is_nobody_there(&error) => {
+                        tokio::time::sleep(pause).await;
+                    }
+                    (opened, _) => break opened,
+                }
+            };
+            match opened {
                 Ok(connection) => Report::Connected(epoch, connection),
-                Err(error) => Report::Observed(
-                    epoch,
-                    Observation::ConnectFailed(explain_refusal(&error, config).await),
-                ),
+                Err(error) => {
+                    let failure = explain_refusal(&error, config).await;
+                    Report::Observed(epoch, Observation::ConnectFailed(failure))
+                }
             }
         });
         None
@@ -288,14 +300,12 @@ impl Driver {
     }
 
     fn cancel(&mut self, epoch: Epoch) {
-        let Some(in_flight) = self.in_flight.remove(&epoch) else {
-            return;
-        };
-        in_flight.task.abort();
-        if in_flight.is_repair {
+        self.in_flight.remove(&(epoch, Work::Answer));
+        if let Some(repair) = self.in_flight.remove(&(epoch, Work::Repair)) {
+            repair.abort();
             // Nothing may be launched until the doctor is gone; dropping its run kills it.
-            self.begin(epoch, false, async move {
-                let _ = in_flight.task.await;
+            self.begin(epoch, Work::Answer, async move {
+                let _ = repair.await;
                 let failure =
                     Failure::new(FailureClass::Configuration, "The repair was called off.");
                 Report::Observed(epoch, Observation::RepairFailed(failure))
@@ -319,10 +329,10 @@ impl Driver {
             DisconnectReason::Unresponsive => (CloseCode::LIVENESS_TIMEOUT, "no answer"),
         };
         let connection = in_use.connection.clone();
-        self.begin(epoch, false, async move {
+        self.begin(epoch, Work::Disconnect, async move {
             // Its end is reported by the watcher of the connection.
             drop(connection.close(code, text).await);
-            Report::Done(epoch)
+            None
         });
     }
 
@@ -351,7 +361,7 @@ impl Driver {
             return;
         };
         let connection = in_use.connection.clone();
-        self.begin(epoch, false, async move {
+        self.begin(epoch, Work::Verify, async move {
             let verification = match connection.verify(within).await {
                 Ok(_) => Verification::Answered,
                 Err(_) => Verification::Unanswered,
@@ -381,23 +391,21 @@ impl Driver {
             .ask_for(self.settings.ask_for)
             .reap_within(self.settings.reap_within);
         let (handle, bus) = (child.handle.clone(), self.outputs.bus.clone());
-        self.begin(epoch, false, async move {
+        self.begin(epoch, Work::Terminate, async move {
             match handle.terminate(request).await {
                 // The exit itself is reported by the watcher of the child.
-                Ok(_) => {}
+                Ok(_) => None,
                 Err(error @ TerminateError::GroupAlive { .. }) => {
                     bus.publish(GatewayEvent::Warning {
                         message: error.to_string(),
-                    })
+                    });
+                    None
                 }
-                Err(error) => {
-                    return Report::Observed(
-                        epoch,
-                        Observation::TerminationFailed(causes::of_termination(&error)),
-                    );
-                }
+                Err(error) => Some(Report::Observed(
+                    epoch,
+                    Observation::TerminationFailed(causes::of_termination(&error)),
+                )),
             }
-            Report::Done(epoch)
         });
     }
 
@@ -406,7 +414,7 @@ impl Driver {
             return Some((epoch, Observation::RepairFailed(no_launch())));
         };
         let host = self.settings.host.clone();
-        self.begin(epoch, true, async move {
+        self.begin(epoch, Work::Repair, async move {
             let outcome = match ConfigRepair::for_launch(&record.openclaw, &record.launch) {
                 Ok(repair) => repair.run(host.as_ref()).await,
                 Err(error) => Err(error),
@@ -415,6 +423,10 @@ impl Driver {
         });
         None
     }
+}
+
+fn is_nobody_there(error: &ConnectError) -> bool {
+    matches!(error, ConnectError::Transport { error, .. } if error.kind == TransportErrorKind::Refused)
 }
 
 fn no_launch() -> Failure {
@@ -453,15 +465,15 @@ async fn discover(
             _ => Observation::PortFree,
         },
         ProbeOutcome::UpgradeRefused { status: 503, .. } => Observation::ForeignFound(holder(
-            "which answers HTTP 503 and may be a gateway that is stopping".to_owned(),
+            "it answers HTTP 503, as a gateway does that is stopping".to_owned(),
         )),
         ProbeOutcome::UpgradeRefused { status, .. } => {
-            Observation::ForeignFound(holder(format!("which answers HTTP {status}")))
+            Observation::ForeignFound(holder(format!("it answers HTTP {status}")))
         }
         ProbeOutcome::NotAGateway { evidence } => Observation::ForeignFound(holder(evidence)),
-        ProbeOutcome::Silent { .. } => Observation::ForeignFound(holder(
-            "which accepts connections and says nothing".to_owned(),
-        )),
+        ProbeOutcome::Silent { .. } => {
+            Observation::ForeignFound(holder("it accepts connections and says nothing".to_owned()))
+        }
         _ => Observation::ForeignFound(holder(String::new())),
     }
 }
