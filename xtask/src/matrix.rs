@@ -352,7 +352,7 @@ mod tests {
         assert!(
             listed
                 .lines()
-                .any(|line| line.starts_with("model ") && line.ends_with("(not built yet)")),
+                .any(|line| line.starts_with("fuzz ") && line.ends_with("(not built yet)")),
             "{listed}"
         );
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gateway_manager::{
     AttachMode, FailureClass, GatewayManager, GatewayManagerBuilder, GatewayState, HookError,
-    LaunchContext, LifecycleConfig, ManagerError, OpenClaw, Phase, PortChoice, PreparationHook,
+    LaunchContext, LifecycleConfig, ManagerError, Occurrence, OpenClaw, Phase, PortChoice,
+    PreparationHook,
 };
+use gateway_policy::Input;
 use gateway_process::Environment;
 use gateway_testkit::FakeGateway;
 use gateway_testkit::FakeGatewayConfig;
@@ -92,8 +94,8 @@ async fn until(manager: &GatewayManager, state: GatewayState) {
 async fn a_start_of_four_minutes_that_moves_is_one_launch() {
     let plan = (0..6_u64).fold(
         ChildPlan::default()
-            .listens_after(seconds(200))
-            .ready_after(seconds(40)),
+            .listens_after(seconds(220))
+            .ready_after(seconds(20)),
         |plan, minute| plan.says(seconds(minute * 60), "still unpacking"),
     );
     let scene = Scene::new([plan]);
@@ -106,6 +108,13 @@ async fn a_start_of_four_minutes_that_moves_is_one_launch() {
         began.elapsed()
     );
     assert_eq!(scene.spawned_at(), [0]);
+    // Waiting leaves room in the journal for what it waits for.
+    let journal = manager.journal();
+    assert!(
+        matches!(journal[0].occurrence, Occurrence::Input(Input::Start(_))),
+        "{} entries",
+        journal.len()
+    );
     manager.stop().await.unwrap();
     scene.finish();
 }

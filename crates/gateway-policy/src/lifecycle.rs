@@ -29,6 +29,7 @@ mod tests;
 
 use alloc::collections::VecDeque;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -432,16 +433,19 @@ impl Lifecycle {
         }
         match (&self.step, observation) {
             (Step::Discovering(_), Observation::PortFree) => self.on_port_free(now),
-            (Step::Discovering(_), Observation::GatewayFound(holder)) => self.on_gateway_found(now, &holder),
-            (Step::Discovering(_), Observation::ForeignFound(holder)) => self.fail(
-                now,
-                Failure::new(
-                    FailureClass::PortHeld,
-                    format!(
-                        "The port is held by {holder}, which is no OpenClaw Gateway and was left alone. Stop it, or choose another port."
-                    ),
-                ),
-            ),
+            (Step::Discovering(_), Observation::GatewayFound(holder)) => {
+                self.on_gateway_found(now, &holder)
+            }
+            (Step::Discovering(_), Observation::ForeignFound(holder)) => {
+                let evidence = match holder.detail.as_str() {
+                    "" => String::new(),
+                    detail => format!(" ({detail})"),
+                };
+                let message = format!(
+                    "The port is held by {holder}, which is no OpenClaw Gateway{evidence}. It was left alone: stop it, or choose another port."
+                );
+                self.fail(now, Failure::new(FailureClass::PortHeld, message));
+            }
             (Step::Preparing(_), Observation::Prepared) => {
                 let epoch = self.epochs.next_epoch();
                 self.step = Step::Spawning(epoch);
@@ -458,12 +462,22 @@ impl Lifecycle {
             }
             (
                 Step::Discovering(_) | Step::Preparing(_) | Step::Spawning(_),
-                Observation::DiscoveryFailed(failure) | Observation::PreparationFailed(failure) | Observation::SpawnFailed(failure),
+                Observation::DiscoveryFailed(failure)
+                | Observation::PreparationFailed(failure)
+                | Observation::SpawnFailed(failure),
             ) => self.fail(now, failure),
-            (Step::Connecting(_), Observation::Progress(progress)) => self.on_progress(now, progress),
-            (Step::Connecting(_), Observation::Connected(facts)) => self.on_connected(now, epoch, facts),
-            (Step::Connecting(_), Observation::ConnectFailed(failure)) => self.on_connect_failed(now, failure),
-            (Step::Connected(_), Observation::Disconnected(loss)) => self.on_connection_lost(now, loss),
+            (Step::Connecting(_), Observation::Progress(progress)) => {
+                self.on_progress(now, progress)
+            }
+            (Step::Connecting(_), Observation::Connected(facts)) => {
+                self.on_connected(now, epoch, facts)
+            }
+            (Step::Connecting(_), Observation::ConnectFailed(failure)) => {
+                self.on_connect_failed(now, failure)
+            }
+            (Step::Connected(_), Observation::Disconnected(loss)) => {
+                self.on_connection_lost(now, loss)
+            }
             (Step::Disconnecting(_), Observation::Disconnected(_)) => self.step = Step::Idle,
             (
                 Step::Connected(session),
@@ -480,7 +494,10 @@ impl Lifecycle {
                 };
                 self.on_silence(now, evidence);
             }
-            (Step::Repairing { .. }, Observation::Repaired) => self.step = Step::Idle,
+            (Step::Repairing { .. }, Observation::Repaired) => {
+                self.step = Step::Idle;
+                self.failure = None;
+            }
             (Step::Repairing { cancelled, .. }, Observation::RepairFailed(failure)) => {
                 if *cancelled {
                     self.step = Step::Idle;
@@ -820,7 +837,7 @@ impl Lifecycle {
         };
         let seen = match &self.failure {
             Some(failure) => format!(" Last seen: {failure}"),
-            None => alloc::string::String::new(),
+            None => String::new(),
         };
         let failure = Failure::new(
             FailureClass::NotReady,
@@ -866,7 +883,7 @@ impl Lifecycle {
                     };
                     self.effects.push_back(Effect::Repair { epoch });
                 } else {
-                    self.halt(failure, false);
+                    self.halt(self.repair.remark(failure), false);
                 }
             }
             Road::Stop | Road::StepDownOnce | Road::AlternativeCredentialOnce => {
@@ -1005,10 +1022,12 @@ impl Lifecycle {
         let epoch = self.epochs.next_epoch();
         match (self.target, &self.child) {
             (Target::Own, Some(_)) | (Target::Attached, _) => {
+                let attached = self.target == Target::Attached;
                 let plan = ConnectPlan {
                     protocols: self.protocols,
                     credential: self.credential,
-                    attached: self.target == Target::Attached,
+                    attached,
+                    wait_for_listener: (!attached).then_some(self.config.readiness.poll),
                 };
                 self.step = Step::Connecting(epoch);
                 self.effects.push_back(Effect::Connect { epoch, plan });

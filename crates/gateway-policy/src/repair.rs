@@ -3,6 +3,8 @@
 //! The gateway's exit code decides where it can ([`crate::failure`]). Older gateways end with code 1 whatever is wrong
 //! with their configuration; for them the text of their stderr is the only evidence, and [`config_invalid_signal`] reads it.
 
+use crate::failure::Failure;
+
 /// The phrases by which gateways older than exit code 78 say that their configuration is at fault. The last one allows
 /// any number of blanks after its colon.
 const PHRASES: [&str; 3] = ["invalid config", "config invalid", "unrecognized key"];
@@ -88,6 +90,17 @@ impl RepairBudget {
             *self = Self::Spent;
         }
         granted
+    }
+
+    /// Adds to a failure what this budget has to do with it.
+    #[must_use]
+    pub fn remark(self, mut failure: Failure) -> Failure {
+        failure.message.push_str(match self {
+            Self::Unused => "",
+            Self::Spent => " A repair was run before this launch and did not help.",
+            Self::Disabled => " Repairs are switched off.",
+        });
+        failure
     }
 
     /// A session that proved stable, or a user's own start, earns the next repair.

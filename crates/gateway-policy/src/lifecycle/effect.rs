@@ -91,6 +91,9 @@ pub struct ConnectPlan {
     pub credential: CredentialChoice,
     /// Whether the gateway is our own child, or one that was found.
     pub attached: bool,
+    /// While nobody listens on the port, try again this often instead of answering: our own child will listen when it is ready to. The
+    /// machine cancels the effect when the child ends or its time is up. `None` for a gateway that was found: it listens, or it is gone.
+    pub wait_for_listener: Option<Duration>,
 }
 
 /// Which credential to present.

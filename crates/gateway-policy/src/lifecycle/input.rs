@@ -41,24 +41,19 @@ pub struct PortHolder {
     pub pid: Option<u32>,
     /// Its program, where the operating system tells.
     pub program: Option<String>,
-    /// What else is known, in words.
+    /// How it is known to be what it is, in words; empty when there is nothing to say.
     pub detail: String,
 }
 
 impl core::fmt::Display for PortHolder {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match (&self.program, self.pid) {
-            (Some(program), Some(pid)) => write!(formatter, "{program} (pid {pid})")?,
-            (None, Some(pid)) => write!(formatter, "pid {pid}")?,
-            (Some(program), None) => write!(formatter, "{program}")?,
+            (Some(program), Some(pid)) => write!(formatter, "{program} (pid {pid})"),
+            (None, Some(pid)) => write!(formatter, "pid {pid}"),
+            (Some(program), None) => write!(formatter, "{program}"),
             (None, None) => {
-                formatter.write_str("a process of which the operating system tells nothing")?
+                formatter.write_str("a process of which the operating system tells nothing")
             }
-        }
-        if self.detail.is_empty() {
-            Ok(())
-        } else {
-            write!(formatter, ", {}", self.detail)
         }
     }
 }

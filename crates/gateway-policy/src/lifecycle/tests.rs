@@ -432,6 +432,14 @@ fn a_start_goes_through_its_phases() {
         (world.status().phase, world.status().pid),
         (Phase::Listening, Some(101))
     );
+    let Some(Effect::Connect { plan, .. }) = world.open.last() else {
+        panic!("no connect: {:?}", world.open);
+    };
+    assert_eq!(
+        plan.wait_for_listener,
+        Some(Duration::from_millis(50)),
+        "our own child will listen"
+    );
     world.connect_failed(failure(FailureClass::NotListening));
     assert_eq!(world.status().phase, Phase::Listening);
     world.pass(Duration::from_millis(50));
