@@ -293,10 +293,14 @@ impl World {
         self.observe(epoch, Observation::Disconnected(loss(back_within)));
     }
 
-    fn launch(&mut self) {
+    fn launch_child(&mut self) {
         self.port_free();
         self.prepared();
         self.spawned();
+    }
+
+    fn launch(&mut self) {
+        self.launch_child();
         self.connected();
     }
 
@@ -715,9 +719,7 @@ fn a_gateway_that_dies_at_every_start_is_given_up_with_the_cause() {
     let start = world.start();
     let mut delays = Vec::new();
     while world.status().phase != Phase::GaveUp {
-        world.port_free();
-        world.prepared();
-        world.spawned();
+        world.launch_child();
         world.exits(temporary());
         if let Some(due) = world.status().next_attempt_at {
             delays.push(due.since(world.now).as_secs());
@@ -772,9 +774,7 @@ fn a_broken_configuration_is_repaired_once_and_then_reported() {
     let mut world = World::new(config());
     let start = world.start();
     for round in 0..2 {
-        world.port_free();
-        world.prepared();
-        world.spawned();
+        world.launch_child();
         world.exits(failure(FailureClass::Configuration));
         if round == 0 {
             assert_eq!(world.status().phase, Phase::Repairing);
@@ -799,9 +799,7 @@ fn a_broken_configuration_is_repaired_once_and_then_reported() {
 fn a_repair_that_fails_or_is_switched_off_ends_the_start() {
     let mut world = World::new(config());
     world.start();
-    world.port_free();
-    world.prepared();
-    world.spawned();
+    world.launch_child();
     world.exits(failure(FailureClass::Configuration));
     world.answer(
         |effect| matches!(effect, Effect::Repair { .. }),
@@ -814,9 +812,7 @@ fn a_repair_that_fails_or_is_switched_off_ends_the_start() {
         ..config()
     });
     world.start();
-    world.port_free();
-    world.prepared();
-    world.spawned();
+    world.launch_child();
     world.exits(failure(FailureClass::Configuration));
     assert_eq!(world.status().phase, Phase::Failed);
 }
@@ -825,9 +821,7 @@ fn a_repair_that_fails_or_is_switched_off_ends_the_start() {
 fn a_stop_during_a_repair_waits_for_its_end() {
     let mut world = World::new(config());
     world.start();
-    world.port_free();
-    world.prepared();
-    world.spawned();
+    world.launch_child();
     world.exits(failure(FailureClass::Configuration));
     let stop = world.stop();
     assert_eq!(world.outcome(stop), None);
@@ -852,9 +846,7 @@ fn every_class_takes_its_road_at_the_handshake() {
     for (class, phase, child_lives) in table {
         let mut world = World::new(config());
         world.start();
-        world.port_free();
-        world.prepared();
-        world.spawned();
+        world.launch_child();
         world.connect_failed(failure(class));
         assert_eq!(
             (world.status().phase, world.child.is_some()),
@@ -868,9 +860,7 @@ fn every_class_takes_its_road_at_the_handshake() {
 fn refused_credentials_are_tried_once_with_the_other_one() {
     let mut world = World::new(config());
     let start = world.start();
-    world.port_free();
-    world.prepared();
-    world.spawned();
+    world.launch_child();
     world.connect_failed(failure(FailureClass::Credentials));
     assert!(
         matches!(&world.open[..], [Effect::Connect { plan, .. }] if plan.credential == CredentialChoice::Alternative)
@@ -892,9 +882,7 @@ fn a_refused_protocol_range_is_narrowed_once_to_what_the_gateway_expects() {
     ] {
         let mut world = World::new(config());
         world.start();
-        world.port_free();
-        world.prepared();
-        world.spawned();
+        world.launch_child();
         world.connect_failed(failure(FailureClass::ProtocolVersion).expected_protocol(expected));
         assert_eq!(world.status().phase, phase, "{expected:?}");
         if expected == Some(3) {
@@ -913,9 +901,7 @@ fn a_refused_protocol_range_is_narrowed_once_to_what_the_gateway_expects() {
 fn approval_is_waited_for_however_long_it_takes() {
     let mut world = World::new(config());
     let start = world.start();
-    world.port_free();
-    world.prepared();
-    world.spawned();
+    world.launch_child();
     world.connect_failed(failure(FailureClass::PairingRequired));
     assert!(
         matches!(world.outcome(start), Some(TicketOutcome::Failed(_))),
@@ -1010,9 +996,7 @@ fn attach_only_launches_nothing() {
 fn a_start_that_stands_still_is_ended_and_one_that_moves_is_not() {
     let mut world = World::new(config());
     world.start();
-    world.port_free();
-    world.prepared();
-    world.spawned();
+    world.launch_child();
     let child = world.child.expect("child");
     for _ in 0..4 {
         world.pass_failing(seconds(60));
@@ -1156,9 +1140,7 @@ fn a_stop_that_succeeds_late_leaves_a_fresh_machine() {
 fn a_gateway_that_names_another_version_for_every_offer_is_not_asked_for_ever() {
     let mut world = World::new(config());
     let start = world.start();
-    world.port_free();
-    world.prepared();
-    world.spawned();
+    world.launch_child();
     for expected in [3, 4] {
         world.connect_failed(
             failure(FailureClass::ProtocolVersion).expected_protocol(Some(expected)),
