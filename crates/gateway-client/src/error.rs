@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use gateway_protocol::error::details;
 use gateway_protocol::{ErrorShape, ProtocolRange};
 
 use crate::credentials::CredentialError;
@@ -117,14 +118,19 @@ pub enum ConnectError {
     },
     /// The first challenge has no nonce, or an empty one.
     #[error(
-        "Gateway connect.challenge missing nonce: {endpoint} does not follow the gateway protocol"
+        "Gateway connect.challenge missing nonce: {endpoint} does not follow the gateway protocol; check that the port \
+         is the gateway's"
     )]
     MissingNonce {
         /// The address dialled.
         endpoint: Endpoint,
     },
     /// The gateway answered the connect request with an error.
-    #[error("the gateway refused the connection: {error}{}", close_text(*close_code, close_reason, &error.message))]
+    #[error(
+        "the gateway refused the connection: {error}{}{}",
+        close_text(*close_code, close_reason, &error.message),
+        remedy(error)
+    )]
     Refused {
         /// Code, details and retry advice.
         error: Box<ErrorShape>,
@@ -161,7 +167,10 @@ pub enum ConnectError {
         stage: HandshakeStage,
     },
     /// The connect request was accepted, but the answer is no hello.
-    #[error("the gateway accepted the connection with an answer that is no hello: {reason}")]
+    #[error(
+        "the gateway accepted the connection with an answer that is no hello: {reason}; check that the port is the \
+         gateway's, or use a client for its version"
+    )]
     MalformedHello {
         /// What is wrong with it.
         reason: String,
@@ -258,6 +267,27 @@ fn next_step(kind: &TransportErrorKind) -> &'static str {
         TransportErrorKind::Reset => "; the gateway may be stopping or starting, try again",
         _ => "",
     }
+}
+
+/// What the caller can do about a refusal, where the gateway's code tells.
+fn remedy(error: &ErrorShape) -> String {
+    // Older gateways name the version that they expected, and give no code for it.
+    if let Some(version) = error.expected_protocol() {
+        return format!("; it speaks protocol {version}, use a client for that version");
+    }
+    let remedy = match error.details_code().as_deref() {
+        Some(details::AUTH_TOKEN_MISMATCH | details::AUTH_TOKEN_MISSING) => {
+            "; use the token that this gateway was started with, or the one in its configuration file"
+        }
+        Some(details::PAIRING_REQUIRED) => {
+            "; approve this device on the gateway with `openclaw devices approve`"
+        }
+        Some(details::DEVICE_IDENTITY_REQUIRED) => {
+            "; give the gateway's token, or a device identity"
+        }
+        _ => "",
+    };
+    remedy.to_owned()
 }
 
 /// The close frame's reason is mostly the message once more, cut to what fits into the frame.

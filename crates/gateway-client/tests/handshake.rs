@@ -198,11 +198,10 @@ async fn a_challenge_without_nonce() {
             matches!(error, ConnectError::MissingNonce { .. }),
             "{text}: {error}"
         );
+        let said = error.to_string();
         assert!(
-            error
-                .to_string()
-                .contains("Gateway connect.challenge missing nonce"),
-            "{error}"
+            said.contains("Gateway connect.challenge missing nonce") && said.contains("check that"),
+            "{said}"
         );
     }
 }
@@ -350,6 +349,7 @@ async fn refusals_keep_code_details_advice_and_close_code() {
         close: Option<(u16, &'static str)>,
         details_code: Option<&'static str>,
         retry_after: Option<Duration>,
+        next_step: &'static str,
     }
     let cases = [
         Case {
@@ -358,6 +358,7 @@ async fn refusals_keep_code_details_advice_and_close_code() {
             close: Some((1008, "unauthorized: gateway token mismatch")),
             details_code: Some("AUTH_TOKEN_MISMATCH"),
             retry_after: None,
+            next_step: "use the token that",
         },
         Case {
             error: json!({"code":"UNAVAILABLE","message":"gateway starting; retry shortly","retryable":true,
@@ -365,6 +366,7 @@ async fn refusals_keep_code_details_advice_and_close_code() {
             close: Some((1013, "gateway starting")),
             details_code: None,
             retry_after: Some(Duration::from_millis(500)),
+            next_step: "retry after 500 ms",
         },
         Case {
             error: json!({"code":"INVALID_REQUEST","message":"protocol mismatch",
@@ -372,6 +374,7 @@ async fn refusals_keep_code_details_advice_and_close_code() {
             close: Some((1002, "protocol mismatch")),
             details_code: Some("PROTOCOL_MISMATCH"),
             retry_after: None,
+            next_step: "it speaks protocol 4",
         },
         Case {
             error: json!({"code":"NOT_PAIRED","message":"device identity required",
@@ -379,6 +382,7 @@ async fn refusals_keep_code_details_advice_and_close_code() {
             close: None,
             details_code: Some("DEVICE_IDENTITY_REQUIRED"),
             retry_after: None,
+            next_step: "or a device identity",
         },
     ];
     for case in cases {
@@ -398,6 +402,8 @@ async fn refusals_keep_code_details_advice_and_close_code() {
         });
         let (error, elapsed) = failure(transport, options()).await;
         assert!(elapsed <= Duration::from_millis(360), "{elapsed:?}");
+        let said = error.to_string();
+        assert!(said.contains(case.next_step), "{said}");
         assert_eq!(error.close_code(), case.close.map(|(code, _)| code));
         assert_eq!(error.retry_after(), case.retry_after);
         let ConnectError::Refused {
@@ -488,6 +494,8 @@ async fn an_answer_that_is_no_usable_hello() {
             }
         });
         let (error, _) = failure(transport, options()).await;
+        let said = error.to_string();
+        assert!(said.contains("use a client for"), "{said}");
         match error {
             ConnectError::ProtocolOutOfRange { offered, .. } => {
                 assert!(out_of_range, "{text}");
