@@ -141,6 +141,21 @@ pub(crate) fn all() -> Vec<Row> {
                 &[("GATEWAY_MODEL_DEPTH", "15")],
             ),
         ),
+        row(
+            "simulation",
+            "the whole manager in virtual time, over thousands of random stories",
+            cargo(
+                &[
+                    "test",
+                    "--package",
+                    "gateway-manager",
+                    "--test",
+                    "simulated",
+                    "random_stories",
+                ],
+                &[("PROPTEST_CASES", "3000")],
+            ),
+        ),
     ];
     rows.extend(PINS.iter().map(|pin| Row {
         name: format!("real-gateway-{}", pin.openclaw),
@@ -151,11 +166,6 @@ pub(crate) fn all() -> Vec<Row> {
         },
     }));
     rows.extend([
-        row(
-            "simulation",
-            "the whole manager in virtual time, over many seeds",
-            Work::NotBuilt,
-        ),
         row(
             "fuzz",
             "everything that parses bytes, on made-up input",

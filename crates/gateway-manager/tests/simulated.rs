@@ -520,7 +520,7 @@ async fn play(acts: Vec<Act>, plans: Vec<ChildPlan>, attach: AttachMode) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    // PROPTEST_CASES sets how many; the row `simulation` of the test matrix runs thousands.
 
     /// Whatever the children do and whatever the users ask for: never two of them, every command answered, nothing left.
     #[test]
