@@ -331,15 +331,12 @@ impl Driver {
         self.observe(epoch, Observation::Connected(facts));
     }
 
-    /// Removes the token from a text that the gateway printed.
+    /// Removes the secrets of its launch from a text that the gateway printed: the token, and whatever a hook or this program's own
+    /// environment gave it.
     fn scrub(&self, text: &str) -> String {
-        use secrecy::ExposeSecret;
-        match &self.settings.token {
-            Some(token) if !token.expose_secret().is_empty() => {
-                text.replace(token.expose_secret(), "[redacted]")
-            }
-            _ => text.to_owned(),
-        }
+        self.launch.as_ref().map_or_else(String::new, |record| {
+            record.launch.gateway_environment().redact(text)
+        })
     }
 
     fn endpoint(&self) -> Option<Endpoint> {

@@ -217,6 +217,13 @@ impl Environment {
             .map(|v| (v.name.as_os_str(), v.value.expose()))
     }
 
+    /// `text` as it may be shown: without the values that are secret here by their type or by their name, and without passwords in
+    /// addresses. For what a child of this environment has printed.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        self.redactor().clean(text)
+    }
+
     /// The values that must not appear anywhere.
     pub(crate) fn redactor(&self) -> Redactor {
         let declared = self

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use gateway_client::{CallOptions, ConnectError, Endpoint, GatewayClient};
-use gateway_manager::{AttachMode, FailureClass, GatewayManager, ManagerError, Phase, PortChoice};
+use gateway_manager::events::Delivered;
+use gateway_manager::{
+    AttachMode, FailureClass, GatewayEvent, GatewayManager, ManagerError, Phase, PortChoice,
+};
 use gateway_testkit::{FakeGateway, FakeGatewayConfig, Vintage};
 use tokio::time::timeout;
 
@@ -137,4 +140,45 @@ async fn a_manager_that_is_refused_by_a_gateway_it_attaches_to_stops_trying() {
         }
         gateway.stop().await;
     }
+}
+
+/// Without its identity a manager still serves, as a device that the gateway does not know; the file is for a person to look at.
+#[tokio::test]
+async fn a_damaged_identity_file_is_a_warning_and_stays_as_it_is() {
+    let gateway = FakeGateway::start(FakeGatewayConfig::default())
+        .await
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("device.json");
+    std::fs::write(&file, "{ damaged").unwrap();
+    let manager = GatewayManager::builder()
+        .attach(AttachMode::Only)
+        .port(PortChoice::Fixed(gateway.port()))
+        .token(FakeGatewayConfig::DEFAULT_TOKEN)
+        .identity_file(&file)
+        .build()
+        .unwrap();
+    let mut events = manager.events();
+    timeout(PATIENCE, manager.start())
+        .await
+        .expect("an answer")
+        .unwrap();
+    let warning = timeout(PATIENCE, async {
+        loop {
+            match events.next().await {
+                Some(Delivered::Event(GatewayEvent::Warning { message })) => return message,
+                Some(_) => {}
+                None => panic!("the manager is gone"),
+            }
+        }
+    });
+    let warning = warning.await.expect("a warning");
+    assert!(
+        warning.contains("without a device identity")
+            && warning.contains(&file.display().to_string()),
+        "{warning}"
+    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{ damaged");
+    manager.stop().await.unwrap();
+    gateway.stop().await;
 }

@@ -580,6 +580,49 @@ async fn preparation_steps_have_deadlines_and_a_say() {
     }
 }
 
+struct KeyHook;
+
+#[async_trait]
+impl PreparationHook for KeyHook {
+    fn name(&self) -> &str {
+        "key"
+    }
+
+    async fn prepare(&self, context: &mut LaunchContext) -> Result<(), HookError> {
+        let environment = context.environment();
+        environment.set("PROVIDER_API_KEY", "provider-key-42");
+        environment.set_secret("PLAIN_NAME", "declared-secret".into());
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_words_hold_no_secret_of_the_launch() {
+    let mut bench = Bench::new(StartScript {
+        exit_at_start: Some(ExitAtStart {
+            code: 1,
+            stderr: vec![format!(
+                "no luck with {TOKEN}, provider-key-42, declared-secret"
+            )],
+        }),
+        ..StartScript::default()
+    });
+    bench.lifecycle.reconnect.max_attempts = 0;
+    let manager = bench.builder().hook(KeyHook).build().unwrap();
+    let failure = failed(within(manager.start()).await);
+    assert!(
+        failure
+            .message
+            .contains("no luck with [redacted], [redacted], [redacted]"),
+        "{failure}"
+    );
+    let shown = format!("{:?} {:?}", manager.journal(), manager.status().borrow());
+    for secret in [TOKEN, "provider-key-42", "declared-secret"] {
+        assert!(!shown.contains(secret), "{secret}");
+    }
+    within(manager.stop()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_the_last_handle_stops_the_gateway() {
     let bench = Bench::plain();
