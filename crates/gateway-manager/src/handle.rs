@@ -105,7 +105,8 @@ impl GatewayManager {
     }
 
     /// Replaces the gateway by a fresh launch, or starts it when it is stopped. Returns once a launch that began after this call is
-    /// running. Requests that come while a launch is under way share the next one.
+    /// running. Requests that come while a launch is under way share the next one. An attached gateway is not ours to replace: it is only
+    /// connected to anew.
     ///
     /// # Errors
     /// As [`start`](Self::start).
