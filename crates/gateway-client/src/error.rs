@@ -264,6 +264,7 @@ fn next_step(kind: &TransportErrorKind) -> &'static str {
         }
         TransportErrorKind::Dns => "; check the host name",
         TransportErrorKind::MessageTooLarge { .. } => "; raise max_message_bytes",
+        TransportErrorKind::Malformed => "; check that the port is the gateway's",
         TransportErrorKind::Reset => "; the gateway may be stopping or starting, try again",
         _ => "",
     }

@@ -135,7 +135,7 @@ pub enum RpcError {
     },
     /// The request exceeds what the gateway accepts and would have ended the connection with close code 1009.
     #[error(
-        "{method} was not sent: its frame of {bytes} bytes exceeds the gateway's limit of {limit} bytes"
+        "{method} was not sent: its frame of {bytes} bytes exceeds the gateway's limit of {limit} bytes; send less at once"
     )]
     TooLarge {
         /// The method called.

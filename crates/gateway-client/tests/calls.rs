@@ -529,6 +529,7 @@ async fn a_request_beyond_the_advertised_limit_is_not_sent() {
         .call::<_, ()>("big", &"x".repeat(1000))
         .await
         .expect_err("too large");
+    assert!(error.to_string().ends_with("send less at once"), "{error}");
     let RpcError::TooLarge {
         bytes, limit: 1000, ..
     } = error

@@ -238,6 +238,36 @@ async fn peers_that_are_no_gateway() {
     assert!(matches!(error, ConnectError::NotAGateway { .. }), "{error}");
 }
 
+/// Bytes that no WebSocket peer may send, in place of the challenge.
+#[tokio::test(start_paused = true)]
+async fn frames_that_break_the_protocol() {
+    let frames: [(&str, &[u8]); 4] = [
+        ("a reserved opcode", &[0x83, 0]),
+        ("a reserved bit", &[0xc1, 0]),
+        ("a ping in pieces", &[0x09, 0]),
+        ("text that is no UTF-8", &[0x81, 1, 0xff]),
+    ];
+    for (name, frame) in frames {
+        let transport = Scripted::raw(move |mut stream| async move {
+            let upgraded = tokio_tungstenite::accept_async(&mut stream).await;
+            drop(upgraded.expect("upgrades"));
+            stream.write_all(frame).await.expect("writes");
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        });
+        let (error, _) = failure(transport, options()).await;
+        let said = error.to_string();
+        assert!(
+            matches!(&error, ConnectError::Transport { error, .. } if error.kind == TransportErrorKind::Malformed),
+            "{name}: {error:?}"
+        );
+        assert!(
+            said.contains("ws://127.0.0.1:1/") && said.contains("check that the port"),
+            "{name}: {said}"
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn other_frames_before_the_challenge_are_skipped_and_a_binary_challenge_is_taken() {
     let transport = Scripted::new(|mut peer: Peer| async move {
@@ -514,6 +544,10 @@ async fn oversize_in_both_directions() {
         peer.gone().await;
     });
     let (error, _) = failure(flood, options().with_max_message_bytes(1000)).await;
+    assert!(
+        error.to_string().contains("raise max_message_bytes"),
+        "{error}"
+    );
     let ConnectError::Transport { error, .. } = error else {
         panic!("{error}");
     };
