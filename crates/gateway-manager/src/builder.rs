@@ -229,7 +229,7 @@ impl GatewayManagerBuilder {
         if settings.openclaw.is_none() && attach != AttachMode::Only {
             return Err(BuildError::NoOpenClaw);
         }
-        if attach == AttachMode::Only && settings.port == PortChoice::Free {
+        if attach != AttachMode::Never && settings.port == PortChoice::Free {
             return Err(BuildError::AttachToFreePort);
         }
         let limits = [

@@ -39,8 +39,10 @@ pub enum BuildError {
         "no OpenClaw to launch: give the builder one with openclaw(), or let it only attach with AttachMode::Only"
     )]
     NoOpenClaw,
-    /// A manager that only attaches has to know where.
-    #[error("a manager that only attaches needs a fixed port; a free port has no gateway")]
+    /// A manager that may attach has to know where.
+    #[error(
+        "a manager that may attach needs a fixed port: a free one has no gateway on it. Give the port, or do not attach"
+    )]
     AttachToFreePort,
     /// A manager's loop is a task.
     #[error("a gateway manager has to be built inside a tokio runtime")]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gateway_manager::events::Delivered;
 use gateway_manager::{
-    AttachMode, CallOptions, EventSubscription, FailureClass, GatewayEvent, GatewayManager,
-    GatewayManagerBuilder, GatewayState, HookError, LaunchContext, LifecycleConfig, ManagerError,
-    Occurrence, OpenClaw, Phase, PortChoice, PreparationHook,
+    AttachMode, BuildError, CallOptions, EventSubscription, FailureClass, GatewayEvent,
+    GatewayManager, GatewayManagerBuilder, GatewayState, HookError, LaunchContext, LifecycleConfig,
+    ManagerError, Occurrence, OpenClaw, Phase, PortChoice, PreparationHook,
 };
 use gateway_policy::{Effect, Lifecycle};
 use gateway_process::Environment;
@@ -776,6 +776,13 @@ async fn settings_that_cannot_work() {
         GatewayManager::builder().build().is_err(),
         "nothing to launch"
     );
+    for mode in [AttachMode::IfPresent, AttachMode::Only] {
+        let built = bench.builder().attach(mode).build();
+        assert!(
+            matches!(built, Err(BuildError::AttachToFreePort)),
+            "{built:?}"
+        );
+    }
 }
 
 /// Every odd peer ends in an error that says what was seen, within the readiness limits, and nothing is left running.

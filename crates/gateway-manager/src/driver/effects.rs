@@ -364,16 +364,18 @@ impl Driver {
         self.begin(epoch, Work::Verify, async move {
             let verification = match connection.verify(within).await {
                 Ok(_) => Verification::Answered,
+                // A connection that was lost meanwhile is reported as lost, with what the gateway said about it.
+                Err(_) if connection.disconnected().is_some() => return None,
                 Err(_) => Verification::Unanswered,
             };
-            Report::Observed(
+            Some(Report::Observed(
                 epoch,
                 Observation::Silence {
                     silence: connection.last_inbound().elapsed(),
                     suspended: Duration::ZERO,
                     verification,
                 },
-            )
+            ))
         });
     }
 
