@@ -172,6 +172,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
                 message: message.trim_end().to_owned(),
                 class: None,
                 next_step: None,
+                launch: None,
                 exit_code: ExitCode::Usage.number(),
             });
             printer.show(&Report::summary(Outcome::Failed, ExitCode::Usage));

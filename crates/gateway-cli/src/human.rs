@@ -61,11 +61,17 @@ pub(crate) fn text(report: &Report, elapsed: Duration) -> Option<String> {
         }),
         Report::Probe { message, .. } => Some(format!("{message}\n")),
         Report::Error {
-            message, next_step, ..
-        } => Some(match next_step {
-            Some(next_step) => format!("error: {message}\n  next: {next_step}\n"),
-            None => format!("error: {message}\n"),
-        }),
+            message,
+            next_step,
+            launch,
+            ..
+        } => {
+            let remarks = [("next", next_step), ("launched", launch)];
+            let remarks = remarks
+                .into_iter()
+                .filter_map(|(name, remark)| Some(format!("  {name}: {}\n", remark.as_ref()?)));
+            Some(format!("error: {message}\n{}", remarks.collect::<String>()))
+        }
         Report::Summary(summary) => timed(&end(summary)?),
     }
 }

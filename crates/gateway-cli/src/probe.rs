@@ -30,6 +30,7 @@ pub(crate) fn main(arguments: &ProbeArguments) -> ExitCode {
             message: error.to_string(),
             class: None,
             next_step: None,
+            launch: None,
             exit_code: code.number(),
         },
     });

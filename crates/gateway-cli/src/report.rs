@@ -73,6 +73,8 @@ pub(crate) enum Report {
         message: String,
         class: Option<&'static str>,
         next_step: Option<String>,
+        /// The newest launch in one line, without secrets.
+        launch: Option<String>,
         exit_code: u8,
     },
     /// The last event of every run.

@@ -45,6 +45,8 @@ struct Ending {
     forced: bool,
     /// What is known of the gateway; `None` when none took part.
     facts: Option<Summary>,
+    /// The newest launch in one line, without secrets.
+    launch: Option<String>,
     /// Kept until the gateway is gone for good.
     _places: Option<Places>,
 }
@@ -55,6 +57,7 @@ impl Ending {
             error,
             forced: false,
             facts: None,
+            launch: None,
             _places: None,
         }
     }
@@ -87,6 +90,7 @@ fn last_word(ending: Ending, arguments: &UpArguments, printer: &mut Printer) -> 
         error,
         forced,
         facts,
+        launch,
         _places: places,
     } = ending;
     drop(places);
@@ -110,6 +114,8 @@ fn last_word(ending: Ending, arguments: &UpArguments, printer: &mut Printer) -> 
             next_step: class
                 .and_then(|class| hint::next_step(class, arguments))
                 .map(str::to_owned),
+            // The launch is worth a look only when the gateway is at fault.
+            launch: launch.filter(|_| class.is_some()),
             exit_code: code.number(),
         });
     }
@@ -235,6 +241,7 @@ async fn supervise(
         error: error.or(stop_error),
         forced,
         facts: Some(session.facts(took)),
+        launch: session.manager().last_launch(),
         _places: None,
     }
 }

@@ -234,7 +234,10 @@ fn a_configuration_beyond_repair() {
     let state_dir = world.path("state");
     world
         .finish(["up", "--embedded", "--state-dir", as_str(&state_dir)])
-        .assert_error(78, &[as_str(&config), "by hand"]);
+        .assert_error(
+            78,
+            &[as_str(&config), "by hand", "launched: ", "gateway run"],
+        );
     assert_eq!(std::fs::read_to_string(&config).unwrap(), "this is no JSON");
     world.assert_nothing_is_left();
 }

@@ -47,6 +47,8 @@ pub(crate) struct Outputs {
     pub(crate) status: watch::Sender<GatewayStatus>,
     pub(crate) connection: watch::Sender<Option<Connection>>,
     pub(crate) port: watch::Sender<Option<u16>>,
+    /// The newest launch in one line, without secrets.
+    pub(crate) launched: watch::Sender<Option<String>>,
     pub(crate) bus: EventBus,
     pub(crate) journal: Arc<Journal>,
 }

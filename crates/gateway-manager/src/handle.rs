@@ -40,6 +40,7 @@ struct Shared {
     status: watch::Receiver<GatewayStatus>,
     connection: watch::Receiver<Option<Connection>>,
     port: watch::Receiver<Option<u16>>,
+    launched: watch::Receiver<Option<String>>,
     bus: EventBus,
     journal: Arc<Journal>,
     origin: Instant,
@@ -56,6 +57,7 @@ impl GatewayManager {
         let (status_writer, status) = watch::channel(GatewayStatus::default());
         let (connection_writer, connection) = watch::channel(None);
         let (port_writer, port) = watch::channel(None);
+        let (launched_writer, launched) = watch::channel(None);
         let bus = EventBus::new(settings.event_queue);
         let journal = Arc::new(Journal::default());
         let origin = Instant::now();
@@ -65,6 +67,7 @@ impl GatewayManager {
                 status: status_writer,
                 connection: connection_writer,
                 port: port_writer,
+                launched: launched_writer,
                 bus: bus.clone(),
                 journal: journal.clone(),
             },
@@ -78,6 +81,7 @@ impl GatewayManager {
                 status,
                 connection,
                 port,
+                launched,
                 bus,
                 journal,
                 origin,
@@ -238,6 +242,12 @@ impl GatewayManager {
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         *self.shared.port.borrow()
+    }
+
+    /// The newest launch of this manager in one line, secrets redacted: what to look at when a start fails. `None` before the first one.
+    #[must_use]
+    pub fn last_launch(&self) -> Option<String> {
+        self.shared.launched.borrow().clone()
     }
 
     /// The newest inputs and effects of the lifecycle machine, oldest first.

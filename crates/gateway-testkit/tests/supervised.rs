@@ -306,6 +306,11 @@ async fn a_gateway_that_dies_at_every_start_is_given_up() {
         "{failure}"
     );
     assert_eq!(manager.status().borrow().phase, Phase::GaveUp);
+    let launched = manager.last_launch().unwrap();
+    assert!(
+        launched.contains("fake-openclaw gateway run") && !launched.contains(TOKEN),
+        "{launched}"
+    );
     assert_eq!(bench.starts(), 5);
     within(manager.stop()).await.unwrap();
 }

@@ -151,6 +151,7 @@ impl Driver {
         };
         let spec = record.spec();
         tracing::info!("launching {spec}");
+        self.outputs.launched.send_replace(Some(spec.to_string()));
         let host = self.settings.host.clone();
         self.begin(epoch, Work::Answer, async move {
             match host.spawn(&spec).await {
