@@ -4,6 +4,7 @@
 //! program runs therefore carries a mark in its environment, which children inherit; whoever still shows the mark
 //! when the command is over was left behind. Linux only: other systems do not show the environment of a process.
 
+#[cfg(target_os = "linux")]
 use std::ffi::OsStr;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub(crate) const MARK_VARIABLE: &str = "XTASK_COMMAND_MARK";
 
 /// Programs that are meant to outlive the build that started them.
+#[cfg(target_os = "linux")]
 const DAEMONS: &[&str] = &["sccache"];
 
 /// A value no other command of this or another run of this program has.

@@ -77,6 +77,13 @@ mod platform {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(unix),
+    expect(
+        dead_code,
+        reason = "only Unix has signals for a restart and for the inspector"
+    )
+)]
 pub(super) enum Received {
     Stop,
     Restart,
