@@ -27,6 +27,7 @@ mod spdx;
 mod tidy;
 mod workspace;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -47,6 +48,8 @@ struct Arguments {
 enum Task {
     /// Run the test matrix: one line per row, the totals at the end.
     Test(TestArguments),
+    /// Play stories of the whole manager in virtual time: one by its seed, told line by line, or many.
+    Sim(SimArguments),
     /// Provision real gateways for tests.
     #[command(subcommand)]
     Gateway(GatewayTask),
@@ -68,6 +71,21 @@ struct TestArguments {
 #[derive(Clone, Copy, ValueEnum)]
 enum TestSet {
     Matrix,
+}
+
+#[derive(Args)]
+struct SimArguments {
+    /// Play the story of this seed and tell it.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Play the seeds from 0 to this one, without it.
+    #[arg(
+        long,
+        value_name = "N",
+        conflicts_with = "seed",
+        default_value_t = 1_000
+    )]
+    seeds: u64,
 }
 
 #[derive(Subcommand)]
@@ -125,6 +143,31 @@ fn run(task: Task) -> Result<ExitCode, String> {
             let rows = rows::select(&rows)?;
             let interrupt = Interrupt::install()?;
             matrix::run(&Workspace::load()?, &rows, &interrupt)
+        }
+        Task::Sim(SimArguments { seed, seeds }) => {
+            let (variable, number) = match seed {
+                Some(seed) => ("GATEWAY_SIMULATION_SEED", seed),
+                None => ("GATEWAY_SIMULATION_SEEDS", seeds),
+            };
+            let test = [
+                "test",
+                "--quiet",
+                "--package",
+                "gateway-manager",
+                "--test",
+                "simulated",
+            ];
+            let status = workspace::cargo(Path::new(env!("CARGO_MANIFEST_DIR")))
+                .args(test)
+                .args(["--", "--exact", "--nocapture", "stories_by_seed"])
+                .env(variable, number.to_string())
+                .status()
+                .map_err(|error| format!("cargo could not be run: {error}"))?;
+            Ok(if status.success() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Task::Gateway(GatewayTask::Install(InstallArguments { version, all })) => {
             let interrupt = Interrupt::install()?;

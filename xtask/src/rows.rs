@@ -151,9 +151,9 @@ pub(crate) fn all() -> Vec<Row> {
                     "gateway-manager",
                     "--test",
                     "simulated",
-                    "random_stories",
+                    "stories_by_seed",
                 ],
-                &[("PROPTEST_CASES", "3000")],
+                &[("GATEWAY_SIMULATION_SEEDS", "3000")],
             ),
         ),
     ];

@@ -129,7 +129,7 @@ impl Package {
 
 /// Cargo as somebody at a prompt would start it: `cargo run`, which started this program, has put the variables of
 /// this package into the environment, and build scripts that look at them would be run again for nothing.
-fn cargo(folder: &Path) -> Command {
+pub(crate) fn cargo(folder: &Path) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(program);
     command.current_dir(folder).env("CARGO_TERM_COLOR", "never");

@@ -15,8 +15,10 @@ use gateway_process::Environment;
 use gateway_testkit::FakeGateway;
 use gateway_testkit::FakeGatewayConfig;
 use gateway_testkit::Vintage;
-use gateway_testkit::scripted::{ChildPlan, Foreign, ForeignKind, Happening, Machine};
+use gateway_testkit::scripted::{ChildPlan, Foreign, ForeignKind, Happening, Machine, Record};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -448,12 +450,32 @@ fn plan() -> impl Strategy<Value = ChildPlan> {
     })
 }
 
-async fn play(acts: Vec<Act>, plans: Vec<ChildPlan>, attach: AttachMode) {
-    let mut scene = Scene::new(plans);
-    scene.lifecycle.attach = attach;
+/// Everything that a story depends on.
+#[derive(Clone, Debug)]
+struct Story {
+    acts: Vec<Act>,
+    plans: Vec<ChildPlan>,
+    attach: AttachMode,
+}
+
+fn story() -> impl Strategy<Value = Story> {
+    let acts = prop::collection::vec(act(), 0..40);
+    let plans = prop::collection::vec(plan(), 0..12);
+    let attach = prop_oneof![Just(AttachMode::Never), Just(AttachMode::IfPresent)];
+    (acts, plans, attach).prop_map(|(acts, plans, attach)| Story {
+        acts,
+        plans,
+        attach,
+    })
+}
+
+/// Plays a story to its end; gives what happened on the machine.
+async fn play(story: Story) -> Vec<Record> {
+    let mut scene = Scene::new(story.plans);
+    scene.lifecycle.attach = story.attach;
     let manager = scene.manager();
     let mut commands = Vec::new();
-    for act in acts {
+    for act in story.acts {
         let handle = manager.clone();
         match act {
             Act::Start => commands.push(tokio::spawn(async move { handle.start().await })),
@@ -517,19 +539,77 @@ async fn play(acts: Vec<Act>, plans: Vec<ChildPlan>, attach: AttachMode) {
         before,
         "something went on after the stop"
     );
+    scene.machine.records()
 }
 
-proptest! {
-    // PROPTEST_CASES sets how many; the row `simulation` of the test matrix runs thousands.
+/// A machine of its own, whose clock the story moves.
+fn play_alone(story: Story) -> Vec<Record> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(play(story))
+}
 
-    /// Whatever the children do and whatever the users ask for: never two of them, every command answered, nothing left.
-    #[test]
-    fn random_stories(
-        acts in prop::collection::vec(act(), 0..40),
-        plans in prop::collection::vec(plan(), 0..12),
-        attach in prop_oneof![Just(AttachMode::Never), Just(AttachMode::IfPresent)],
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(play(acts, plans, attach));
+/// The story of a seed, with what is needed to reduce it.
+fn story_of(seed: u64) -> (TestRunner, impl ValueTree<Value = Story>) {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let tree = story().new_tree(&mut runner).expect("no story is rejected");
+    (runner, tree)
+}
+
+/// Plays the story of a seed; one that fails is reduced to a short one that fails as well.
+fn play_seed(seed: u64, tell: bool) {
+    let (mut runner, tree) = story_of(seed);
+    if tell {
+        println!("{:#?}", tree.current());
+    }
+    let outcome = runner.run_one(tree, |story| {
+        let records = play_alone(story);
+        for record in records.iter().filter(|_| tell) {
+            println!(
+                "{:>12.3} s  {:?}",
+                record.at.as_secs_f64(),
+                record.happening
+            );
+        }
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("seed {seed}: {error}\nreplay it with: cargo xtask sim --seed {seed}");
+    }
+}
+
+/// Whatever the children do and whatever the users ask for: never two of them, every command answered, nothing left.
+///
+/// `GATEWAY_SIMULATION_SEED` plays one seed and tells its story; `GATEWAY_SIMULATION_SEEDS` sets how many are played. The row
+/// `simulation` of the test matrix plays thousands.
+#[test]
+fn stories_by_seed() {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    match number("GATEWAY_SIMULATION_SEED") {
+        Some(seed) => play_seed(seed, true),
+        None => {
+            let seeds = number("GATEWAY_SIMULATION_SEEDS").unwrap_or(200);
+            (0..seeds).for_each(|seed| play_seed(seed, false));
+            println!("simulation: {seeds} seeds");
+        }
+    }
+}
+
+/// The same seed is the same story, to the millisecond.
+#[test]
+fn a_seed_is_played_the_same_way_every_time() {
+    for seed in 0..20 {
+        let play = || play_alone(story_of(seed).1.current());
+        assert_eq!(play(), play(), "seed {seed}");
     }
 }
