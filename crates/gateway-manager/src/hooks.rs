@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gateway_policy::FailureClass;
 use gateway_process::{Environment, GatewayLaunch};
 
 /// How long a hook may take unless it says otherwise: 10 s. A launch waits for it.
@@ -20,7 +21,7 @@ pub trait PreparationHook: Send + Sync + 'static {
     /// Its name, for errors and logs.
     fn name(&self) -> &str;
 
-    /// How long it may take. Default [`DEFAULT_HOOK_DEADLINE`].
+    /// How long it may take. Default [`DEFAULT_HOOK_DEADLINE`]. Taking longer counts as a temporary failure.
     fn deadline(&self) -> Duration {
         DEFAULT_HOOK_DEADLINE
     }
@@ -43,14 +44,30 @@ pub trait PreparationHook: Send + Sync + 'static {
 #[error("{message}")]
 pub struct HookError {
     message: String,
+    class: FailureClass,
 }
 
 impl HookError {
-    /// A failure with this text.
+    /// A failure that only a person can change: a launch that needs this hook is given up.
     pub fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
+            class: FailureClass::InvalidSettings,
         }
+    }
+
+    /// A failure that may pass by itself, such as a server that does not answer: a launch that needs this hook is tried again with
+    /// the usual back-off.
+    pub fn temporary(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            class: FailureClass::Temporary,
+        }
+    }
+
+    /// What a launch that needs the hook makes of it.
+    pub(crate) fn class(&self) -> FailureClass {
+        self.class
     }
 }
 

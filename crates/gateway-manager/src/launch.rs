@@ -9,7 +9,7 @@ use gateway_process::{GatewayLaunch, LaunchSpec, OpenClaw};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::events::{EventBus, GatewayEvent};
-use crate::hooks::{LaunchContext, PreparationHook};
+use crate::hooks::{HookError, LaunchContext, PreparationHook};
 
 /// A local directory answers in milliseconds; a dead network mount never does.
 const STATE_DIR_DEADLINE: Duration = Duration::from_secs(10);
@@ -50,12 +50,15 @@ pub(crate) async fn prepare(
                 launch = changed;
                 continue;
             }
-            Ok(Err(message)) => message,
-            Err(_) => format!("it did not finish within {} ms", deadline.as_millis()),
+            Ok(Err(error)) => error,
+            Err(_) => HookError::temporary(format!(
+                "it did not finish within {} ms",
+                deadline.as_millis()
+            )),
         };
         let message = format!("The preparation step '{name}' failed: {outcome}");
         if hook.is_required() {
-            return Err(invalid(message));
+            return Err(Failure::new(outcome.class(), message));
         }
         tracing::warn!("{message}");
         bus.publish(GatewayEvent::Warning { message });
@@ -93,16 +96,16 @@ pub(crate) async fn prepare(
 async fn run(
     hook: Arc<dyn PreparationHook>,
     launch: GatewayLaunch,
-) -> Result<GatewayLaunch, String> {
+) -> Result<GatewayLaunch, HookError> {
     let work = async move {
         let mut context = LaunchContext { launch };
-        match hook.prepare(&mut context).await {
-            Ok(()) => Ok(context.launch),
-            Err(error) => Err(error.to_string()),
-        }
+        hook.prepare(&mut context).await?;
+        Ok(context.launch)
     };
     match AbortOnDropHandle::new(tokio::spawn(work)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err("it panicked; the cause is in this program's own output".to_owned()),
+        Err(_) => Err(HookError::new(
+            "it panicked; the cause is in this program's own output",
+        )),
     }
 }
