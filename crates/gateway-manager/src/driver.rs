@@ -149,6 +149,11 @@ impl Driver {
                 .poll_timeout()
                 .and_then(|due| self.origin.checked_add(due.elapsed_from_origin()));
             tokio::select! {
+                // What has happened comes before what is wanted, and both before the time: always in this order, so that a history can
+                // be played again.
+                biased;
+                // The loop holds a sender itself, so this never ends.
+                Some(report) = self.inbox.recv() => self.on_report(report),
                 command = commands.recv(), if !closing => match command {
                     Some(command) => self.on_command(command),
                     None => {
@@ -157,8 +162,6 @@ impl Driver {
                         self.feed(Input::Stop(ticket));
                     }
                 },
-                // The loop holds a sender itself, so this never ends.
-                Some(report) = self.inbox.recv() => self.on_report(report),
                 () = sleep_until(deadline) => {
                     let now = self.now();
                     self.outputs.journal.record(now, Occurrence::Timeout);
