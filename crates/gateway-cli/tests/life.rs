@@ -71,7 +71,7 @@ fn json_is_one_object_per_line_with_the_phases_in_order() {
             "listening",
             "handshaking",
             "ready",
-            "draining",
+            "stopping",
             "stopped"
         ]
     );

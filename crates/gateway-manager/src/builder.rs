@@ -235,13 +235,11 @@ impl GatewayManagerBuilder {
         let limits = [
             ("handshake_timeout", settings.handshake_timeout),
             ("call_timeout", settings.call_timeout),
-            ("readiness.quiet", settings.lifecycle.readiness.quiet),
-            ("readiness.total", settings.lifecycle.readiness.total),
-            ("readiness.poll", settings.lifecycle.readiness.poll),
         ];
         if let Some((name, _)) = limits.into_iter().find(|(_, limit)| limit.is_zero()) {
             return Err(BuildError::ZeroLimit { name });
         }
+        settings.lifecycle.validate()?;
         if settings.token.is_none() && attach != AttachMode::Only {
             settings.token = Some(random_token()?);
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gateway_client::{ConnectError, Disconnected, TransportErrorKind};
 use gateway_policy::failure::{ExitEvidence, HandshakeEvidence, classify_exit, classify_handshake};
-use gateway_policy::lifecycle::ConnectionLoss;
+use gateway_policy::lifecycle::{ConnectionLoss, ShutdownNotice};
 use gateway_policy::{Failure, FailureClass};
 use gateway_process::{
     ChildExit, PortError, RepairError, RepairOutcome, SpawnError, TerminateError,
@@ -120,10 +120,13 @@ pub(crate) fn of_loss(disconnected: &Disconnected) -> ConnectionLoss {
             FailureClass::Temporary,
             format!("The connection to the gateway was lost: {disconnected}."),
         ),
-        back_within: disconnected
-            .shutdown
-            .as_ref()
-            .and_then(|shutdown| shutdown.restart_expected()),
+        notice: match &disconnected.shutdown {
+            None => ShutdownNotice::None,
+            Some(shutdown) => match shutdown.restart_expected() {
+                Some(expected) => ShutdownNotice::Restart { expected },
+                None => ShutdownNotice::Stop,
+            },
+        },
     }
 }
 

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_client::{Connection, DeviceIdentity, Disconnected, Endpoint};
+use gateway_policy::liveness::{HandshakeSign, ProcessSample, RequestSign};
 use gateway_policy::status::{GatewayStatus, SessionFacts, Ticket, TicketOutcome};
-use gateway_policy::{Epoch, Failure, Input, Lifecycle, Observation, Phase, Time};
+use gateway_policy::{Epoch, Failure, Input, Lifecycle, Observation, Phase, Time, Trigger};
 use gateway_process::{ChildExit, ManagedChild, RepairError, RepairOutcome};
 use secrecy::SecretString;
 use tokio::sync::{OnceCell, mpsc, oneshot, watch};
@@ -22,7 +23,7 @@ use crate::builder::{PortChoice, Settings};
 use crate::causes;
 use crate::events::{EventBus, GatewayEvent};
 use crate::hooks::PreparationHook;
-use crate::journal::{Journal, Occurrence};
+use crate::journal::SharedJournal;
 use crate::launch::LaunchRecord;
 
 /// How many reports of tasks may wait for the loop; a task that reports more waits for room.
@@ -50,7 +51,7 @@ pub(crate) struct Outputs {
     /// The newest launch in one line, without secrets.
     pub(crate) launched: watch::Sender<Option<String>>,
     pub(crate) bus: EventBus,
-    pub(crate) journal: Arc<Journal>,
+    pub(crate) journal: Arc<SharedJournal>,
 }
 
 /// What a task reports: an observation, or something that has to be kept before it becomes one.
@@ -61,6 +62,8 @@ pub(super) enum Report {
     Exited(Epoch, ChildExit),
     Connected(Epoch, Connection),
     Disconnected(Epoch, Disconnected),
+    RequestMade(Epoch, RequestSign),
+    HandshakeTried(Epoch, HandshakeSign),
     Repaired(Epoch, Box<Result<RepairOutcome, RepairError>>),
 }
 
@@ -77,7 +80,17 @@ struct ChildInUse {
 struct ConnectionInUse {
     epoch: Epoch,
     connection: Connection,
+    /// What the last look at it saw; the next one is compared with it.
+    looked: Reading,
     _watchers: Vec<AbortOnDropHandle<()>>,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy)]
+struct Reading {
+    at: Instant,
+    asleep: Duration,
+    process: Option<ProcessSample>,
 }
 
 /// What a task does for its epoch. A child or a connection can have several at once, and the end of one must not end another.
@@ -88,6 +101,7 @@ enum Work {
     /// Runs the doctor; it has to be seen through to its end even when it is cancelled.
     Repair,
     Verify,
+    Knock,
     Disconnect,
     Terminate,
 }
@@ -114,14 +128,19 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    pub(crate) fn new(mut settings: Settings, outputs: Outputs, origin: Instant) -> Self {
+    pub(crate) fn new(
+        mut settings: Settings,
+        machine: Lifecycle,
+        outputs: Outputs,
+        origin: Instant,
+    ) -> Self {
         let (reports, inbox) = mpsc::channel(REPORT_QUEUE);
         if let PortChoice::Fixed(port) = settings.port {
             outputs.port.send_replace(Some(port));
         }
         Self {
             hooks: std::mem::take(&mut settings.hooks).into(),
-            machine: Lifecycle::new(settings.lifecycle.clone()),
+            machine,
             settings,
             outputs,
             origin,
@@ -162,12 +181,7 @@ impl Driver {
                         self.feed(Input::Stop(ticket));
                     }
                 },
-                () = sleep_until(deadline) => {
-                    let now = self.now();
-                    self.outputs.journal.record(now, Occurrence::Timeout);
-                    self.machine.handle_timeout(now);
-                    self.perform_all();
-                }
+                () = sleep_until(deadline) => self.advance(Trigger::Timeout),
             }
             if closing && matches!(self.machine.status().phase, Phase::Stopped | Phase::Failed) {
                 return;
@@ -195,38 +209,28 @@ impl Driver {
         });
     }
 
-    fn feed(&mut self, input: Input) {
-        let now = self.now();
-        self.outputs
-            .journal
-            .record(now, Occurrence::Input(input.clone()));
-        self.machine.handle(now, input);
-        self.perform_all();
-    }
-
     fn observe(&mut self, epoch: Epoch, observation: Observation) {
         self.feed(Input::Observed { epoch, observation });
     }
 
-    /// Performs every effect, and whatever those lead to at once.
-    fn perform_all(&mut self) {
-        let mut immediate = VecDeque::new();
-        loop {
-            while let Some(effect) = self.machine.poll_effect() {
-                self.outputs
-                    .journal
-                    .record(self.now(), Occurrence::Effect(effect.clone()));
-                immediate.extend(self.perform(effect));
-            }
-            let Some((epoch, observation)) = immediate.pop_front() else {
-                return;
-            };
+    fn feed(&mut self, input: Input) {
+        self.advance(Trigger::Input(input));
+    }
+
+    /// Moves the machine and performs every effect, and whatever those lead to at once.
+    fn advance(&mut self, trigger: Trigger) {
+        let mut triggers = VecDeque::from([trigger]);
+        while let Some(trigger) = triggers.pop_front() {
             let now = self.now();
-            let input = Input::Observed { epoch, observation };
-            self.outputs
+            let effects = self
+                .outputs
                 .journal
-                .record(now, Occurrence::Input(input.clone()));
-            self.machine.handle(now, input);
+                .advance(&mut self.machine, now, trigger);
+            for effect in effects {
+                if let Some((epoch, observation)) = self.perform(effect) {
+                    triggers.push_back(Trigger::Input(Input::Observed { epoch, observation }));
+                }
+            }
         }
     }
 
@@ -270,6 +274,16 @@ impl Driver {
                     epoch,
                     Observation::Disconnected(causes::of_loss(&disconnected)),
                 );
+            }
+            Report::RequestMade(epoch, sign) => {
+                if let Some(look) = self.look_at(epoch) {
+                    self.observe(epoch, Observation::RequestMade { sign, look });
+                }
+            }
+            Report::HandshakeTried(epoch, sign) => {
+                if let Some(look) = self.look_at(epoch) {
+                    self.observe(epoch, Observation::HandshakeTried { sign, look });
+                }
             }
             Report::Repaired(epoch, outcome) => {
                 let observation = match *outcome {

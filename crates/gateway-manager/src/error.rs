@@ -1,8 +1,8 @@
 //! What callers of the manager can be told.
 
 use gateway_client::RpcError;
-use gateway_policy::Failure;
 use gateway_policy::status::GatewayState;
+use gateway_policy::{ConfigProblem, Failure};
 
 /// A command or a call did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,9 @@ pub enum BuildError {
     /// The operating system gave no random bytes for the token.
     #[error("no random token could be made ({0}); set one with token()")]
     NoRandomness(String),
+    /// A setting of the lifecycle makes no sense, alone or beside another one.
+    #[error(transparent)]
+    Lifecycle(#[from] ConfigProblem),
     /// A limit is zero.
     #[error("{name} is zero; every wait needs room to succeed")]
     ZeroLimit {

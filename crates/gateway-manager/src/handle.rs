@@ -6,6 +6,7 @@ use std::time::Duration;
 use gateway_client::{CallOptions, Connection};
 use gateway_policy::restart::DEFAULT_DEBOUNCE;
 use gateway_policy::status::{GatewayStatus, TicketOutcome};
+use gateway_policy::{Journal, JournalEntry, Lifecycle};
 use gateway_protocol::{HelloOk, Payload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,7 +18,7 @@ use crate::driver::{Command, Driver, Verb};
 use crate::error::ManagerError;
 use crate::events::{EventBus, EventSubscription};
 use crate::health::Health;
-use crate::journal::{Journal, JournalEntry};
+use crate::journal::SharedJournal;
 
 /// How many commands may wait for the loop. It takes them at once; more can only wait while the machine is overloaded.
 const COMMAND_QUEUE: usize = 64;
@@ -42,7 +43,7 @@ struct Shared {
     port: watch::Receiver<Option<u16>>,
     launched: watch::Receiver<Option<String>>,
     bus: EventBus,
-    journal: Arc<Journal>,
+    journal: Arc<SharedJournal>,
     origin: Instant,
 }
 
@@ -59,10 +60,12 @@ impl GatewayManager {
         let (port_writer, port) = watch::channel(None);
         let (launched_writer, launched) = watch::channel(None);
         let bus = EventBus::new(settings.event_queue);
-        let journal = Arc::new(Journal::default());
+        let machine = Lifecycle::new(settings.lifecycle.clone());
+        let journal = Arc::new(SharedJournal::new(&machine));
         let origin = Instant::now();
         let driver = Driver::new(
             settings,
+            machine,
             crate::driver::Outputs {
                 status: status_writer,
                 connection: connection_writer,
@@ -250,10 +253,20 @@ impl GatewayManager {
         self.shared.launched.borrow().clone()
     }
 
-    /// The newest inputs and effects of the lifecycle machine, oldest first.
+    /// The newest moves of the lifecycle machine, oldest first, at most [`JOURNAL_ENTRIES`](crate::JOURNAL_ENTRIES): what it was
+    /// told, which rules fired with which facts, what it asked for. [`Journal::replay`] proves that this is the whole story.
     #[must_use]
-    pub fn journal(&self) -> Vec<JournalEntry> {
-        self.shared.journal.entries()
+    pub fn journal(&self) -> Journal {
+        self.shared.journal.snapshot()
+    }
+
+    /// Why it is as it is: the entries of the [`journal`](Self::journal) that decided something, without those that only went on
+    /// with it, oldest first. Each prints as one line.
+    #[must_use]
+    pub fn why(&self) -> Vec<JournalEntry> {
+        let journal = self.journal();
+        let telling = journal.entries().filter(|entry| !entry.is_routine());
+        telling.cloned().collect()
     }
 }
 

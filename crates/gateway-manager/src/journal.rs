@@ -1,58 +1,37 @@
-//! The newest inputs and effects of the lifecycle machine, with their times: the answer to "why did it do that?".
-//!
-//! The machine is deterministic, so feeding the inputs of a complete journal to a fresh machine reproduces its effects.
+//! The journal of the one machine, shared between the loop that writes it and the handles that read it.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use gateway_policy::{Effect, Input, Time};
+use gateway_policy::{Effect, Journal, Lifecycle, Time, Trigger};
 
 /// How many entries are kept.
 pub const JOURNAL_ENTRIES: usize = 512;
 
-/// One entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JournalEntry {
-    /// When, since the manager was built.
-    pub at: Time,
-    /// What.
-    pub occurrence: Occurrence,
-}
+/// A journal with one writer and any number of readers.
+#[derive(Debug)]
+pub(crate) struct SharedJournal(Mutex<Journal>);
 
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Occurrence {
-    /// The machine was told something.
-    Input(Input),
-    /// A deadline of the machine passed.
-    Timeout,
-    /// The machine asked for something.
-    Effect(Effect),
-}
-
-/// A bounded journal; the oldest entries make room.
-#[derive(Debug, Default)]
-pub(crate) struct Journal {
-    entries: Mutex<VecDeque<JournalEntry>>,
-}
-
-impl Journal {
-    pub(crate) fn record(&self, at: Time, occurrence: Occurrence) {
-        let mut entries = self.lock();
-        if entries.len() == JOURNAL_ENTRIES {
-            entries.pop_front();
-        }
-        entries.push_back(JournalEntry { at, occurrence });
+impl SharedJournal {
+    pub(crate) fn new(machine: &Lifecycle) -> Self {
+        Self(Mutex::new(Journal::new(machine, JOURNAL_ENTRIES)))
     }
 
-    pub(crate) fn entries(&self) -> Vec<JournalEntry> {
-        self.lock().iter().cloned().collect()
+    /// Moves the machine and writes down what came of it.
+    pub(crate) fn advance(
+        &self,
+        machine: &mut Lifecycle,
+        at: Time,
+        trigger: Trigger,
+    ) -> Vec<Effect> {
+        self.lock().advance(machine, at, trigger)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<JournalEntry>> {
+    pub(crate) fn snapshot(&self) -> Journal {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Journal> {
         // A panic elsewhere cannot leave a queue of values half written.
-        self.entries
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

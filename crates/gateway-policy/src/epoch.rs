@@ -34,6 +34,11 @@ pub struct EpochCounter {
 }
 
 impl EpochCounter {
+    /// A counter whose next epoch follows this number.
+    pub(crate) const fn continuing_after(last: u64) -> Self {
+        Self { last }
+    }
+
     /// The next epoch.
     pub fn next_epoch(&mut self) -> Epoch {
         self.last = self.last.saturating_add(1);

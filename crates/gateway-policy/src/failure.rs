@@ -44,6 +44,8 @@ pub enum FailureClass {
     Unresponsive,
     /// A process could not be ended; nothing may be launched beside it.
     Unkillable,
+    /// The gateway had announced that it restarts, and its process ended for that.
+    PlannedRestart,
     /// Brief by nature: a lost connection, a crash, a timeout.
     Temporary,
     /// Nothing is known about it; treated as temporary, retried slowly, never dropped silently.
@@ -65,10 +67,14 @@ pub enum Road {
     AwaitApproval,
     /// Offer the protocol version that the gateway named, once; then stop.
     StepDownOnce,
-    /// Ask again after the advised delay; not an attempt.
+    /// Ask again after the advised delay, for as long as it is wanted; not an attempt.
     AskAgain,
+    /// Launch again without delay, within the restart budget.
+    Relaunch,
     /// Back off, with a limit.
     BackOff,
+    /// Back off with the longest delay from the first attempt on, and with the same limit.
+    BackOffSlowly,
 }
 
 impl FailureClass {
@@ -83,11 +89,11 @@ impl FailureClass {
             Self::PairingRequired => Road::AwaitApproval,
             Self::ProtocolVersion => Road::StepDownOnce,
             Self::StartingUp | Self::NotListening => Road::AskAgain,
-            Self::NotAGateway
-            | Self::NotReady
-            | Self::Unresponsive
-            | Self::Temporary
-            | Self::Unknown => Road::BackOff,
+            Self::PlannedRestart => Road::Relaunch,
+            Self::NotAGateway | Self::NotReady | Self::Unresponsive | Self::Temporary => {
+                Road::BackOff
+            }
+            Self::Unknown => Road::BackOffSlowly,
         }
     }
 
@@ -109,6 +115,7 @@ impl FailureClass {
             Self::NotReady => "not-ready",
             Self::Unresponsive => "unresponsive",
             Self::Unkillable => "unkillable",
+            Self::PlannedRestart => "planned-restart",
             Self::Temporary => "temporary",
             Self::Unknown => "unknown",
         }

@@ -6,8 +6,10 @@ extern crate alloc;
 
 pub mod backoff;
 pub mod budget;
+mod config;
 pub mod epoch;
 pub mod failure;
+pub mod journal;
 pub mod lifecycle;
 pub mod liveness;
 pub mod readiness;
@@ -18,9 +20,11 @@ pub mod stderr;
 mod time;
 
 pub use backoff::{ReconnectConfig, ReconnectDecision};
+pub use config::ConfigProblem;
 pub use epoch::Epoch;
 pub use failure::{Failure, FailureClass};
-pub use lifecycle::{Effect, Input, Lifecycle, LifecycleConfig, Observation};
+pub use journal::{Journal, JournalEntry, Trigger};
+pub use lifecycle::{Effect, Input, Lifecycle, LifecycleConfig, Observation, Rule};
 pub use status::{GatewayState, GatewayStatus, Phase};
 pub use stderr::StderrLevel;
 pub use time::Time;

@@ -15,6 +15,8 @@ pub struct ReadinessConfig {
     pub quiet: Duration,
     /// The wait ends after this long even if something keeps moving. Default 15 min.
     pub total: Duration,
+    /// A start that takes longer than this is called slow. Default 30 s.
+    pub slow_after: Duration,
     /// How often the port is tried while nobody listens on it. Default 50 ms.
     pub poll: Duration,
     /// How long to wait when a starting gateway advises no delay itself. Default 500 ms, what OpenClaw 2026.9.6 advises.
@@ -28,6 +30,7 @@ impl Default for ReadinessConfig {
         Self {
             quiet: Duration::from_secs(120),
             total: Duration::from_secs(900),
+            slow_after: Duration::from_secs(30),
             poll: Duration::from_millis(50),
             starting_delay: Duration::from_millis(500),
             advised_bounds: (Duration::from_millis(100), Duration::from_secs(2)),
@@ -55,23 +58,48 @@ pub enum ReadinessStage {
     StartingUp,
 }
 
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReadinessPurpose {
+    /// A child that was launched, or a gateway that was found, has not served yet.
+    Launch,
+    /// A gateway that has served lost its connection.
+    Reconnect,
+    /// A gateway that has served announced that it restarts in place.
+    AnnouncedRestart,
+}
+
 /// One running wait.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadinessWait {
     began: Time,
     moved: Time,
     stage: ReadinessStage,
+    purpose: ReadinessPurpose,
 }
 
 impl ReadinessWait {
-    /// Begins a wait.
+    /// Begins the wait of a launch.
     #[must_use]
     pub fn begin(now: Time) -> Self {
+        Self::begin_for(ReadinessPurpose::Launch, now)
+    }
+
+    /// Begins a wait.
+    #[must_use]
+    pub fn begin_for(purpose: ReadinessPurpose, now: Time) -> Self {
         Self {
             began: now,
             moved: now,
             stage: ReadinessStage::Launched,
+            purpose,
         }
+    }
+
+    /// What is waited for.
+    #[must_use]
+    pub fn purpose(&self) -> ReadinessPurpose {
+        self.purpose
     }
 
     /// When the wait began.
@@ -106,6 +134,12 @@ impl ReadinessWait {
     #[must_use]
     pub fn deadline(&self, config: &ReadinessConfig) -> Time {
         (self.moved + config.quiet).min(self.began + config.total)
+    }
+
+    /// The same wait on a clock on which `now` is called `origin`.
+    pub(crate) fn rebase(&mut self, now: Time, origin: Time) {
+        self.began = self.began.rebase(now, origin);
+        self.moved = self.moved.rebase(now, origin);
     }
 }
 

@@ -17,6 +17,12 @@ pub const DEFAULT_DEBOUNCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RestartNumber(u64);
 
+impl core::fmt::Display for RestartNumber {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "{}", self.0)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Debounce {
     due: Time,
@@ -33,10 +39,23 @@ pub struct RestartQueue {
 }
 
 impl RestartQueue {
-    /// A request that wants to be served as soon as possible.
-    pub fn request(&mut self, ticket: Ticket) {
+    /// A request that wants to be served as soon as possible; gives its number.
+    pub fn request(&mut self, ticket: Ticket) -> RestartNumber {
         self.newest.0 = self.newest.0.saturating_add(1);
         self.waiting.push((self.newest, ticket));
+        self.newest
+    }
+
+    /// The newest request.
+    #[must_use]
+    pub fn newest(&self) -> RestartNumber {
+        self.newest
+    }
+
+    /// The newest request that a launch covers.
+    #[must_use]
+    pub fn covered(&self) -> RestartNumber {
+        self.covered
     }
 
     /// A request that may wait for others: each call replaces the timer and its delay (trailing edge).
@@ -58,16 +77,14 @@ impl RestartQueue {
         self.debounce.as_ref().map(|debounce| debounce.due)
     }
 
-    /// Turns debounced requests that are due into one numbered request. `true` when there were any.
-    pub fn mature(&mut self, now: Time) -> bool {
-        let Some(debounce) = self.debounce.take_if(|debounce| debounce.due <= now) else {
-            return false;
-        };
+    /// Turns debounced requests that are due into one numbered request; gives its number when there were any.
+    pub fn mature(&mut self, now: Time) -> Option<RestartNumber> {
+        let debounce = self.debounce.take_if(|debounce| debounce.due <= now)?;
         self.newest.0 = self.newest.0.saturating_add(1);
         let number = self.newest;
         self.waiting
             .extend(debounce.tickets.into_iter().map(|ticket| (number, ticket)));
-        true
+        Some(number)
     }
 
     /// Whether a launch is due for requests that none has covered.
@@ -104,6 +121,30 @@ impl RestartQueue {
             .chain(debounced)
             .collect()
     }
+
+    /// All tickets that wait, in their order.
+    pub(crate) fn tickets_mut(&mut self) -> impl Iterator<Item = &mut Ticket> {
+        let waiting = self.waiting.iter_mut().map(|(_, ticket)| ticket);
+        let debounced = self
+            .debounce
+            .iter_mut()
+            .flat_map(|debounce| &mut debounce.tickets);
+        waiting.chain(debounced)
+    }
+
+    /// The same queue, with numbers counted from what is covered and times on a clock on which `now` is called `origin`.
+    pub(crate) fn normalize(&mut self, now: Time, origin: Time) {
+        let covered = self.covered.0;
+        let shift = |number: &mut RestartNumber| number.0 = (number.0 + 1).saturating_sub(covered);
+        for (number, _) in &mut self.waiting {
+            shift(number);
+        }
+        shift(&mut self.newest);
+        shift(&mut self.covered);
+        if let Some(debounce) = &mut self.debounce {
+            debounce.due = debounce.due.rebase(now, origin);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -135,12 +176,12 @@ mod tests {
         queue.request_debounced(at(0), Duration::from_millis(2_000), ticket(1));
         queue.request_debounced(at(1_500), Duration::from_millis(8_000), ticket(2));
         assert!(
-            !queue.mature(at(2_000)),
+            queue.mature(at(2_000)).is_none(),
             "the second call replaced the timer and its delay"
         );
         assert!(!queue.is_uncovered());
         assert_eq!(queue.due(), Some(at(9_500)));
-        assert!(queue.mature(at(9_500)));
+        assert!(queue.mature(at(9_500)).is_some());
         assert!(queue.is_uncovered());
         queue.cover();
         assert_eq!(queue.take_covered(), [ticket(1), ticket(2)]);

@@ -4,7 +4,9 @@ use alloc::string::String;
 use core::time::Duration;
 
 use crate::Time;
+use crate::budget::GaveUp;
 use crate::failure::Failure;
+use crate::liveness::Verdict;
 
 /// The port on which an OpenClaw Gateway listens unless told otherwise.
 pub const DEFAULT_PORT: u16 = 18_789;
@@ -99,8 +101,12 @@ pub enum Phase {
     StartingUp,
     /// Hello received: it serves.
     Ready,
-    /// The connection is being closed and the process ended.
+    /// The gateway announced that it restarts in place, and is waited for.
+    Restarting,
+    /// The connection is being closed and the process ended, because something else follows.
     Draining,
+    /// The same because the user stops the gateway.
+    Stopping,
     /// Waiting before the next attempt.
     BackingOff,
     /// The configuration is being repaired.
@@ -128,7 +134,9 @@ impl Phase {
             Self::Handshaking => "handshaking",
             Self::StartingUp => "starting-up",
             Self::Ready => "ready",
+            Self::Restarting => "restarting",
             Self::Draining => "draining",
+            Self::Stopping => "stopping",
             Self::BackingOff => "backing-off",
             Self::Repairing => "repairing",
             Self::AwaitingApproval => "awaiting-approval",
@@ -192,8 +200,12 @@ pub struct GatewayStatus {
     pub connected_at: Option<Time>,
     /// What hello told, while connected.
     pub session: Option<SessionFacts>,
+    /// How the gateway was when it was last looked at, while connected.
+    pub liveness: Option<Verdict>,
     /// Why it is not running.
     pub failure: Option<Failure>,
+    /// The story of recovery, once it has given up; [`failure`](Self::failure) says it in words, with the way out.
+    pub gave_up: Option<GaveUp>,
     /// How many automatic attempts the current episode has seen.
     pub attempts: u32,
     /// When the next attempt is due, while waiting for it.

@@ -44,6 +44,19 @@ impl Time {
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
+
+    /// The same moment on a clock on which `now` is called `origin`.
+    #[must_use]
+    pub(crate) fn rebase(self, now: Self, origin: Self) -> Self {
+        Self((origin.0 + self.0).saturating_sub(now.0))
+    }
+}
+
+/// Seconds after the origin.
+impl core::fmt::Display for Time {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "{:.3} s", self.0.as_secs_f64())
+    }
 }
 
 impl core::ops::Add<Duration> for Time {

@@ -1,20 +1,28 @@
-//! Every interleaving, up to a depth: a user with commands, a child that may crash or refuse to end, a socket that may drop,
-//! answers that may be good or bad, and timers that fire whenever they may.
+//! Every interleaving of a bounded world: two users with commands of their own, a child that may crash, hang, refuse to end and
+//! exit late, a socket that may drop at any step, a gateway that announces what it does or does not, repairs that fail, ports that
+//! others hold, timers that fire at their time or late.
 //!
-//! The depth is `GATEWAY_MODEL_DEPTH`; its default takes seconds in a test build. The number of states is printed.
+//! States that differ only in names, and in times that have no consequences, are one state
+//! ([`Lifecycle::normal_form`](gateway_policy::Lifecycle::normal_form)), so the whole space of a bound can be seen, however long
+//! its histories are. From every state the world is also played on with all faults over: then a wanted gateway has to come up
+//! and every command has to be answered.
+//!
+//! `GATEWAY_MODEL=small|row|deep` chooses the bounds; `GATEWAY_MODEL_DEPTH` cuts histories off. What was seen is printed.
 
+use core::hash::{Hash, Hasher};
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use gateway_policy::lifecycle::{AttachMode, ConnectionLoss, PortHolder};
+use gateway_policy::lifecycle::{
+    AttachMode, ConnectionLoss, Look, PortHolder, Progress, ShutdownNotice,
+};
+use gateway_policy::liveness::{Activity, HandshakeSign, RequestSign};
 use gateway_policy::status::{SessionFacts, Ticket, TicketOutcome};
 use gateway_policy::{
-    Effect, Epoch, Failure, FailureClass, GatewayState, Input, Lifecycle, LifecycleConfig,
-    Observation, Phase, Time,
+    Effect, Epoch, Failure, FailureClass, GatewayState, Input, JournalEntry, Lifecycle,
+    LifecycleConfig, Observation, Phase, Time, Trigger,
 };
 use stateright::{Checker, HasDiscoveries, Model, Property};
-
-const DEFAULT_DEPTH: usize = 12;
 
 /// What a user can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,36 +36,94 @@ enum Verb {
 /// One step of the world.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Act {
-    Command(Verb),
-    /// The n-th open effect is answered, well or in one of the bad ways.
+    Command(usize, Verb),
+    /// The n-th open effect is answered.
     Answer(usize, Reply),
     Crash(FailureClass),
-    SocketLost,
+    /// A child that had refused to end ends after all.
+    ExitLate,
+    SocketLost(ShutdownNotice),
+    Moves(Progress),
+    /// The next deadline passes, and the machine is told at once.
     Timer,
+    /// The machine is told an hour later, when every deadline has passed.
+    LateTimer,
 }
 
+/// How an effect is answered. What does not fit an effect is not offered for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Reply {
     Good,
     Bad(FailureClass),
-    ForeignPort,
+    /// Somebody holds the port.
+    GatewayThere,
+    StrangerThere,
+    /// The connection is silent, the request is not answered, the second connection is accepted and stalls, this long already.
+    Silent(u16),
+    /// The second connection is refused.
+    Refused,
+}
+
+/// An effect that waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Asked {
+    Discover,
+    Prepare,
+    Spawn,
+    Connect,
+    Disconnect,
+    Look,
+    Verify,
+    Knock,
+    Terminate,
+    Repair,
+}
+
+impl Asked {
+    /// It ends with the connection that it is about.
+    fn is_about_connection(self) -> bool {
+        matches!(
+            self,
+            Self::Disconnect | Self::Look | Self::Verify | Self::Knock
+        )
+    }
 }
 
 /// The machine and the world around it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq)]
 struct World {
     machine: Lifecycle,
     now: Time,
-    /// Effects that wait for an answer, with their epochs.
-    open: Vec<(Epoch, Effect)>,
+    open: Vec<(Epoch, Asked)>,
     child: Option<Epoch>,
     connection: Option<Epoch>,
-    commands_left: u8,
+    commands_left: [u8; 2],
     faults_left: u8,
+    moves_left: u8,
     /// Which tickets have been answered.
     tickets: BTreeMap<Ticket, bool>,
     /// The first invariant that was broken, in words.
     broken: Option<&'static str>,
+}
+
+/// Equal for worlds that have the same future.
+impl Hash for World {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let form = self.machine.normal_form(self.now);
+        form.machine.hash(state);
+        // What the machine would not hear any more is zero; there is no such thing unless something is broken.
+        let name = |epoch: &Epoch| form.epochs.get(epoch).copied().unwrap_or_default();
+        for (epoch, asked) in &self.open {
+            (name(epoch), asked).hash(state);
+        }
+        self.child.as_ref().map(name).hash(state);
+        self.connection.as_ref().map(name).hash(state);
+        let [one, other] = self.commands_left;
+        (one.min(other), one.max(other)).hash(state);
+        (self.faults_left, self.moves_left, self.broken).hash(state);
+        let waiting = self.tickets.values().filter(|answered| !**answered).count();
+        (waiting, form.tickets.len()).hash(state);
+    }
 }
 
 /// The words, when the invariant does not hold.
@@ -65,31 +131,79 @@ fn must(holds: bool, what: &'static str) -> Option<&'static str> {
     (!holds).then_some(what)
 }
 
-fn lost(failure: Failure) -> Observation {
+fn failure(class: FailureClass) -> Failure {
+    Failure::new(class, class.name())
+}
+
+fn lost(notice: ShutdownNotice) -> Observation {
     Observation::Disconnected(ConnectionLoss {
-        failure,
-        back_within: None,
+        failure: failure(FailureClass::Temporary),
+        notice,
     })
 }
 
 impl World {
-    fn feed(&mut self, input: Input) {
-        self.machine.handle(self.now, input);
-        self.drain();
+    fn new(bounds: &Bounds) -> Self {
+        let mut config = LifecycleConfig::default();
+        config.attach = bounds.attach;
+        // Small numbers, so that every limit is met.
+        config.reconnect.max_attempts = 3;
+        config.holder.max_attempts = 1;
+        config.budget.burst = 2;
+        config.budget.spaced.truncate(1);
+        Self {
+            machine: Lifecycle::new(config),
+            now: Time::ZERO,
+            open: Vec::new(),
+            child: None,
+            connection: None,
+            commands_left: [bounds.commands; 2],
+            faults_left: bounds.faults,
+            moves_left: 1,
+            tickets: BTreeMap::new(),
+            broken: None,
+        }
+    }
+
+    fn advance(&mut self, trigger: Trigger) {
+        let entry = JournalEntry::of(&mut self.machine, self.now, trigger);
+        for effect in entry.effects {
+            let broken = self.accept(effect);
+            self.broken = self.broken.or(broken);
+        }
+        self.broken = self.broken.or(self.contradiction());
     }
 
     fn observe(&mut self, epoch: Epoch, observation: Observation) {
-        self.feed(Input::Observed { epoch, observation });
+        self.advance(Trigger::Input(Input::Observed { epoch, observation }));
     }
 
-    fn drain(&mut self) {
-        while let Some(effect) = self.machine.poll_effect() {
-            self.accept(effect);
-        }
+    fn command(&mut self, verb: Verb) -> Ticket {
+        let ticket = Ticket::from_number(self.tickets.len() as u64);
+        self.tickets.insert(ticket, false);
+        self.advance(Trigger::Input(match verb {
+            Verb::Start => Input::Start(ticket),
+            Verb::Stop => Input::Stop(ticket),
+            Verb::Restart => Input::Restart(ticket),
+            Verb::Debounced => Input::RestartDebounced {
+                ticket,
+                delay: Duration::from_secs(2),
+            },
+        }));
+        ticket
+    }
+
+    /// What holds between two inputs, when it does not.
+    fn contradiction(&self) -> Option<&'static str> {
         let status = self.machine.status();
         let nothing_left = self.child.is_none() && self.connection.is_none();
         let quiet = self.open.is_empty() && self.machine.poll_timeout().is_none();
         let calm = matches!(status.state, GatewayState::Running | GatewayState::Stopped);
+        let ended = matches!(status.phase, Phase::Failed | Phase::GaveUp);
+        let waits_for_nothing = quiet && !ended && status.phase != Phase::Stopped;
+        let about_connection = |(epoch, asked): &(Epoch, Asked)| {
+            !asked.is_about_connection() || self.connection == Some(*epoch)
+        };
         let invariants = [
             must(
                 status.pid.is_some() == self.child.is_some(),
@@ -100,121 +214,180 @@ impl World {
                 "a session has a connection",
             ),
             must(
+                status.uptime(self.now).is_some() == status.session.is_some(),
+                "an uptime and a session go together",
+            ),
+            must(
                 status.phase != Phase::Stopped || (nothing_left && quiet),
                 "stopped, and something is left",
             ),
             must(
-                !calm || status.failure.is_none(),
+                !calm || (status.failure.is_none() && status.gave_up.is_none()),
                 "a failure beside running or stopped",
             ),
+            must(
+                !ended || (status.failure.is_some() && self.open.is_empty()),
+                "it ended without a cause, or with something under way",
+            ),
+            must(
+                !waits_for_nothing,
+                "nothing is under way and nothing will ever happen",
+            ),
+            must(
+                self.open.iter().all(about_connection),
+                "a question about a connection that is gone",
+            ),
         ];
-        self.broken = self.broken.or(invariants.into_iter().flatten().next());
+        invariants.into_iter().flatten().next()
     }
 
-    fn accept(&mut self, effect: Effect) {
-        let is = |kind: fn(&Effect) -> bool| self.open.iter().any(|(_, open)| kind(open));
+    fn is_open(&self, wanted: impl Fn(Asked) -> bool) -> bool {
+        self.open.iter().any(|(_, asked)| wanted(*asked))
+    }
+
+    /// Takes an effect; gives what is wrong with it.
+    fn accept(&mut self, effect: Effect) -> Option<&'static str> {
         let nothing_left = self.child.is_none() && self.connection.is_none();
-        let (epoch, broken) = match &effect {
-            Effect::PublishStatus(_) | Effect::IgnoredStale { .. } => return,
+        let (epoch, asked, broken) = match effect {
+            Effect::PublishStatus(status) => {
+                return must(
+                    status == self.machine.status(),
+                    "a published status that is not the status",
+                );
+            }
+            Effect::IgnoredStale { .. } => return Some("an answer was ignored"),
             Effect::Answer { ticket, outcome } => {
-                let broken = match self.tickets.insert(*ticket, true) {
+                return match self.tickets.insert(ticket, true) {
                     Some(false) => must(
-                        *outcome != TicketOutcome::Stopped || nothing_left,
+                        outcome != TicketOutcome::Stopped || nothing_left,
                         "answered as stopped, and something is left",
                     ),
                     Some(true) => Some("a ticket was answered twice"),
                     None => Some("an answer without a ticket"),
                 };
-                self.broken = self.broken.or(broken);
-                return;
             }
             Effect::Cancel { epoch } => {
                 // A repair that is called off still ends with an answer.
-                let stays = |effect: &Effect| matches!(effect, Effect::Repair { .. });
+                let before = self.open.len();
                 self.open
-                    .retain(|(open, effect)| open != epoch || stays(effect));
-                return;
+                    .retain(|(open, asked)| *open != epoch || *asked == Asked::Repair);
+                let known =
+                    before != self.open.len() || self.open.iter().any(|(open, _)| *open == epoch);
+                return must(known, "what is not under way was cancelled");
             }
-            Effect::Discover { epoch } | Effect::Prepare { epoch } => (*epoch, None),
+            Effect::Discover { epoch } => (epoch, Asked::Discover, None),
+            Effect::Prepare { epoch } => (epoch, Asked::Prepare, None),
             Effect::Spawn { epoch } => {
-                let busy = is(|open| matches!(open, Effect::Spawn { .. } | Effect::Repair { .. }));
+                let busy = self.is_open(|asked| matches!(asked, Asked::Spawn | Asked::Repair));
                 let alone = self.child.is_none() && !busy;
-                (
-                    *epoch,
-                    must(alone, "a launch beside a child, a launch or a repair"),
-                )
+                let broken = must(alone, "a launch beside a child, a launch or a repair");
+                (epoch, Asked::Spawn, broken)
             }
-            Effect::Repair { epoch } => (
-                *epoch,
-                must(self.child.is_none(), "a repair beside a child"),
-            ),
-            Effect::Connect { epoch, .. } => {
-                let busy = is(|open| matches!(open, Effect::Connect { .. }));
+            Effect::Repair { epoch } => {
+                let broken = must(self.child.is_none(), "a repair beside a child");
+                (epoch, Asked::Repair, broken)
+            }
+            Effect::Connect { epoch, plan } => {
+                let busy = self.is_open(|asked| asked == Asked::Connect);
                 let alone = self.connection.is_none() && !busy;
-                (*epoch, must(alone, "a second connection"))
+                let broken = must(alone, "a second connection").or(must(
+                    plan.attached != self.child.is_some(),
+                    "an own child is never attached to",
+                ));
+                (epoch, Asked::Connect, broken)
             }
-            Effect::Disconnect { connection, .. }
-            | Effect::CheckSilence { connection }
-            | Effect::Verify { connection, .. } => (
-                *connection,
-                must(
-                    self.connection == Some(*connection),
-                    "about a connection that is not there",
-                ),
-            ),
+            Effect::Disconnect { connection, .. } => (connection, Asked::Disconnect, None),
+            Effect::Look { connection } => (connection, Asked::Look, None),
+            Effect::Verify { connection, .. } => (connection, Asked::Verify, None),
+            Effect::Knock { connection, .. } => (connection, Asked::Knock, None),
             Effect::Terminate { child, .. } => {
-                let fits = self.child == Some(*child) && self.connection.is_none();
-                (
-                    *child,
-                    must(
-                        fits,
-                        "a signal to nobody, or to a child with its socket open",
-                    ),
-                )
+                let fits = self.child == Some(child) && self.connection.is_none();
+                let broken = must(
+                    fits,
+                    "a signal to nobody, or to a child with its socket open",
+                );
+                (child, Asked::Terminate, broken)
             }
         };
-        self.broken = self.broken.or(broken);
-        self.open.push((epoch, effect));
+        // A close ends the questions about the connection; their answers would come too late.
+        if asked == Asked::Disconnect {
+            self.open
+                .retain(|(open, asked)| *open != epoch || !asked.is_about_connection());
+        }
+        self.open.push((epoch, asked));
+        broken
     }
 
     fn answer(&mut self, at: usize, reply: Reply) {
-        let (epoch, effect) = self.open.remove(at);
+        let (epoch, asked) = self.open.remove(at);
         let good = reply == Reply::Good;
-        let failure = match reply {
-            Reply::Bad(class) => Failure::new(class, class.name()),
-            Reply::Good | Reply::ForeignPort => Failure::new(FailureClass::Temporary, "lost"),
+        let bad = match reply {
+            Reply::Bad(class) => failure(class),
+            _ => failure(FailureClass::Temporary),
         };
-        let observation = match (effect, reply) {
-            (Effect::Discover { .. }, Reply::ForeignPort) => {
+        let look = Look {
+            silence: match reply {
+                Reply::Silent(seconds) => Duration::from_secs(seconds.into()),
+                _ => Duration::from_secs(70),
+            },
+            suspended: Duration::ZERO,
+            activity: Activity::Idle,
+        };
+        let observation = match (asked, reply) {
+            (Asked::Discover, Reply::StrangerThere) => {
                 Observation::ForeignFound(PortHolder::default())
             }
-            (Effect::Discover { .. }, Reply::Good) => Observation::PortFree,
-            (Effect::Discover { .. }, Reply::Bad(_)) => {
+            (Asked::Discover, Reply::GatewayThere) => {
                 Observation::GatewayFound(PortHolder::default())
             }
-            (Effect::Prepare { .. }, _) if good => Observation::Prepared,
-            (Effect::Prepare { .. }, _) => Observation::PreparationFailed(failure),
-            (Effect::Spawn { .. }, _) if good => {
+            (Asked::Discover, Reply::Bad(_)) => Observation::DiscoveryFailed(bad),
+            (Asked::Discover, _) => Observation::PortFree,
+            (Asked::Prepare, _) if good => Observation::Prepared,
+            (Asked::Prepare, _) => Observation::PreparationFailed(bad),
+            (Asked::Spawn, _) if good => {
                 self.child = Some(epoch);
                 Observation::Spawned { pid: 7 }
             }
-            (Effect::Spawn { .. }, _) => Observation::SpawnFailed(failure),
-            (Effect::Connect { .. }, _) if good => {
+            (Asked::Spawn, _) => Observation::SpawnFailed(bad),
+            (Asked::Connect, _) if good => {
                 self.connection = Some(epoch);
                 Observation::Connected(SessionFacts::new(4, "", None))
             }
-            (Effect::Connect { .. }, _) => Observation::ConnectFailed(failure),
-            (Effect::Terminate { .. }, _) if good => {
+            (Asked::Connect, _) => Observation::ConnectFailed(bad),
+            (Asked::Terminate, _) if good => {
                 self.child = None;
-                Observation::Exited(failure)
+                Observation::Exited(bad)
             }
-            (Effect::Terminate { .. }, _) => Observation::TerminationFailed(failure),
-            (Effect::Repair { .. }, _) if good => Observation::Repaired,
-            (Effect::Repair { .. }, _) => Observation::RepairFailed(failure),
-            // A close always comes to its end, and with it the watch over that connection.
-            _ => {
+            (Asked::Terminate, _) => Observation::TerminationFailed(bad),
+            (Asked::Repair, _) if good => Observation::Repaired,
+            (Asked::Repair, _) => Observation::RepairFailed(bad),
+            (Asked::Look, Reply::Silent(_)) => Observation::Looked(look),
+            (Asked::Look, _) => Observation::Looked(Look::default()),
+            (Asked::Verify, Reply::Silent(_)) => Observation::RequestMade {
+                sign: RequestSign::Unanswered,
+                look,
+            },
+            (Asked::Verify, _) => Observation::RequestMade {
+                sign: RequestSign::Answered {
+                    after: Duration::ZERO,
+                },
+                look,
+            },
+            (Asked::Knock, Reply::Silent(_)) => Observation::HandshakeTried {
+                sign: HandshakeSign::Stalled,
+                look,
+            },
+            (Asked::Knock, Reply::Refused) => Observation::HandshakeTried {
+                sign: HandshakeSign::Refused,
+                look,
+            },
+            (Asked::Knock, _) => Observation::HandshakeTried {
+                sign: HandshakeSign::Answered,
+                look,
+            },
+            (Asked::Disconnect, _) => {
                 self.lose_connection(epoch);
-                lost(failure)
+                lost(ShutdownNotice::None)
             }
         };
         self.observe(epoch, observation);
@@ -222,109 +395,207 @@ impl World {
 
     fn lose_connection(&mut self, epoch: Epoch) {
         self.connection = None;
-        self.open.retain(|(open, _)| *open != epoch);
+        self.open
+            .retain(|(open, asked)| *open != epoch || !asked.is_about_connection());
+    }
+
+    /// The child is gone, for whatever reason.
+    fn child_ends(&mut self, class: FailureClass) {
+        if let Some(epoch) = self.child.take() {
+            self.open
+                .retain(|(open, asked)| *open != epoch || *asked != Asked::Terminate);
+            self.observe(epoch, Observation::Exited(failure(class)));
+        }
+    }
+
+    fn fire(&mut self, late: bool) {
+        if let Some(due) = self.machine.poll_timeout() {
+            let delay = Duration::from_secs(if late { 3_600 } else { 0 });
+            self.now = due.max(self.now) + delay;
+            self.advance(Trigger::Timeout);
+        }
+    }
+
+    fn all_answered(&self) -> bool {
+        self.tickets.values().all(|answered| *answered)
+    }
+
+    /// Plays on without faults until nothing more has to happen.
+    fn be_kind(&mut self) -> Option<&'static str> {
+        for _ in 0..300 {
+            let phase = self.machine.status().phase;
+            let at_rest = matches!(
+                phase,
+                Phase::Ready | Phase::Stopped | Phase::Failed | Phase::GaveUp
+            );
+            if !self.open.is_empty() {
+                self.answer(0, Reply::Good);
+            } else if at_rest && self.all_answered() {
+                return self.broken;
+            } else {
+                self.fire(false);
+            }
+        }
+        Some("it does not come to rest although everything goes well")
+    }
+
+    /// With all faults over: a wanted gateway comes up or has told a person why not; whoever asks then gets one; whoever wants
+    /// none gets that.
+    fn kind_future(&self) -> Option<&'static str> {
+        let mut world = self.clone();
+        if let Some(broken) = world.be_kind() {
+            return Some(broken);
+        }
+        let phase = world.machine.status().phase;
+        let at_last = match (world.machine.wants_running(), phase) {
+            (true, Phase::Ready | Phase::Failed | Phase::GaveUp) => None,
+            (true, _) => Some("wanted, everything goes well, and it does not run"),
+            // A child that refused to end is the one thing that may be left.
+            (false, Phase::Failed) => must(world.child.is_some(), "failed, and nothing is left"),
+            (false, _) => must(phase == Phase::Stopped, "not wanted, and not stopped"),
+        };
+        for (verb, phase) in [(Verb::Start, Phase::Ready), (Verb::Stop, Phase::Stopped)] {
+            world.command(verb);
+            if let Some(broken) = world.be_kind() {
+                return Some(broken);
+            }
+            if world.machine.status().phase != phase {
+                return Some("a user's command does not lead where it should");
+            }
+        }
+        at_last
+    }
+
+    /// News of something that is gone change nothing.
+    fn minds_stale_news(&self) -> bool {
+        let stale = Epoch::from_number(u64::MAX);
+        [
+            Observation::Exited(failure(FailureClass::Configuration)),
+            lost(ShutdownNotice::Stop),
+            Observation::Connected(SessionFacts::new(3, "", None)),
+            Observation::PortFree,
+        ]
+        .into_iter()
+        .any(|observation| {
+            let mut machine = self.machine.clone();
+            let input = Input::Observed {
+                epoch: stale,
+                observation,
+            };
+            let entry = JournalEntry::of(&mut machine, self.now, Trigger::Input(input));
+            entry.effects != [Effect::IgnoredStale { epoch: stale }] || machine != self.machine
+        })
     }
 }
 
 /// The bounds of one exploration.
+#[derive(Clone, Copy, Debug)]
 struct Bounds {
     attach: AttachMode,
+    /// How many commands each of the two users gives.
     commands: u8,
     faults: u8,
 }
 
 /// Failures of a handshake, one for each road.
-const ROADS: [FailureClass; 6] = [
+const HANDSHAKES: [FailureClass; 7] = [
     FailureClass::Configuration,
     FailureClass::InvalidSettings,
     FailureClass::Credentials,
     FailureClass::PairingRequired,
+    FailureClass::StartingUp,
     FailureClass::NotListening,
     FailureClass::Temporary,
 ];
 
 /// What a crash can amount to, one for each road.
-const CRASHES: [FailureClass; 3] = [
+const CRASHES: [FailureClass; 5] = [
     FailureClass::Configuration,
-    FailureClass::PortHeld,
+    FailureClass::UnsuitableRuntime,
+    FailureClass::LockHeld,
+    FailureClass::Unknown,
     FailureClass::Temporary,
 ];
+
+const NOTICES: [ShutdownNotice; 3] = [
+    ShutdownNotice::None,
+    ShutdownNotice::Stop,
+    ShutdownNotice::Restart {
+        expected: Duration::from_millis(1_500),
+    },
+];
+
+/// The bad answers to an effect.
+fn bad_replies(asked: Asked, attach: AttachMode) -> Vec<Reply> {
+    match asked {
+        Asked::Disconnect => vec![],
+        Asked::Discover if attach == AttachMode::Never => {
+            vec![Reply::StrangerThere, Reply::Bad(FailureClass::Temporary)]
+        }
+        Asked::Discover => vec![Reply::StrangerThere, Reply::GatewayThere],
+        Asked::Connect => HANDSHAKES.map(Reply::Bad).to_vec(),
+        Asked::Look | Asked::Verify => vec![Reply::Silent(70)],
+        Asked::Knock => vec![Reply::Silent(80), Reply::Silent(200), Reply::Refused],
+        Asked::Prepare => vec![
+            Reply::Bad(FailureClass::Temporary),
+            Reply::Bad(FailureClass::InvalidSettings),
+        ],
+        Asked::Spawn | Asked::Terminate | Asked::Repair => {
+            vec![Reply::Bad(FailureClass::Temporary)]
+        }
+    }
+}
 
 impl Model for Bounds {
     type State = World;
     type Action = Act;
 
     fn init_states(&self) -> Vec<World> {
-        let mut config = LifecycleConfig::default();
-        config.attach = self.attach;
-        config.reconnect.max_attempts = 2;
-        config.holder.max_attempts = 1;
-        vec![World {
-            machine: Lifecycle::new(config),
-            now: Time::ZERO,
-            open: Vec::new(),
-            child: None,
-            connection: None,
-            commands_left: self.commands,
-            faults_left: self.faults,
-            tickets: BTreeMap::new(),
-            broken: None,
-        }]
+        vec![World::new(self)]
     }
 
     fn actions(&self, world: &World, acts: &mut Vec<Act>) {
-        if world.commands_left > 0 {
-            let verbs = [Verb::Start, Verb::Stop, Verb::Restart, Verb::Debounced];
-            acts.extend(verbs.map(Act::Command));
+        let [one, other] = world.commands_left;
+        for (user, left) in [one, other].into_iter().enumerate() {
+            // Users who have given as many commands are the same user.
+            if left > 0 && !(user == 1 && one == other) {
+                let verbs = [Verb::Start, Verb::Stop, Verb::Restart, Verb::Debounced];
+                acts.extend(verbs.map(|verb| Act::Command(user, verb)));
+            }
         }
         if world.machine.poll_timeout().is_some() {
-            acts.push(Act::Timer);
+            acts.extend([Act::Timer, Act::LateTimer]);
         }
         let faulty = world.faults_left > 0;
-        for (at, (_, effect)) in world.open.iter().enumerate() {
-            let bad: &[Reply] = match effect {
-                // What an open connection says about itself is covered by its loss.
-                Effect::CheckSilence { .. } | Effect::Verify { .. } => continue,
-                Effect::Disconnect { .. } => &[],
-                Effect::Discover { .. } => {
-                    &[Reply::ForeignPort, Reply::Bad(FailureClass::Temporary)]
-                }
-                Effect::Connect { .. } => &ROADS.map(Reply::Bad),
-                _ => &[Reply::Bad(FailureClass::Temporary)],
-            };
+        for (at, (_, asked)) in world.open.iter().enumerate() {
             acts.push(Act::Answer(at, Reply::Good));
-            acts.extend(
-                bad.iter()
-                    .filter(|_| faulty)
-                    .map(|reply| Act::Answer(at, *reply)),
-            );
+            if faulty {
+                let bad = bad_replies(*asked, self.attach);
+                acts.extend(bad.into_iter().map(|reply| Act::Answer(at, reply)));
+            }
         }
-        if faulty && world.child.is_some() {
+        let refused = world.machine.status().phase == Phase::Failed;
+        if world.child.is_some() && refused {
+            acts.push(Act::ExitLate);
+        } else if world.child.is_some() && faulty {
             acts.extend(CRASHES.map(Act::Crash));
         }
-        let is_close = |effect: &Effect| matches!(effect, Effect::Disconnect { .. });
-        let closing = world.open.iter().any(|(_, effect)| is_close(effect));
+        let closing = world.is_open(|asked| asked == Asked::Disconnect);
         if faulty && world.connection.is_some() && !closing {
-            acts.push(Act::SocketLost);
+            acts.extend(NOTICES.map(Act::SocketLost));
+        }
+        let starting = world.child.is_some() && world.is_open(|asked| asked == Asked::Connect);
+        if starting && world.moves_left > 0 {
+            acts.extend([Progress::Output, Progress::Listening].map(Act::Moves));
         }
     }
 
     fn next_state(&self, before: &World, act: Act) -> Option<World> {
         let mut world = before.clone();
         match act {
-            Act::Command(verb) => {
-                world.commands_left -= 1;
-                let ticket = Ticket::from_number(u64::from(world.commands_left));
-                world.tickets.insert(ticket, false);
-                world.feed(match verb {
-                    Verb::Start => Input::Start(ticket),
-                    Verb::Stop => Input::Stop(ticket),
-                    Verb::Restart => Input::Restart(ticket),
-                    Verb::Debounced => Input::RestartDebounced {
-                        ticket,
-                        delay: Duration::from_secs(2),
-                    },
-                });
+            Act::Command(user, verb) => {
+                world.commands_left[user] -= 1;
+                world.command(verb);
             }
             Act::Answer(at, reply) => {
                 world.faults_left -= u8::from(reply != Reply::Good);
@@ -332,25 +603,22 @@ impl Model for Bounds {
             }
             Act::Crash(class) => {
                 world.faults_left -= 1;
-                let epoch = world.child.take()?;
-                let is_end = |effect: &Effect| matches!(effect, Effect::Terminate { .. });
-                world.open.retain(|(_, effect)| !is_end(effect));
-                world.observe(
-                    epoch,
-                    Observation::Exited(Failure::new(class, class.name())),
-                );
+                world.child_ends(class);
             }
-            Act::SocketLost => {
+            Act::ExitLate => world.child_ends(FailureClass::Temporary),
+            Act::SocketLost(notice) => {
                 world.faults_left -= 1;
                 let epoch = world.connection?;
                 world.lose_connection(epoch);
-                world.observe(epoch, lost(Failure::new(FailureClass::Temporary, "lost")));
+                world.observe(epoch, lost(notice));
             }
-            Act::Timer => {
-                world.now = world.machine.poll_timeout()?.max(world.now);
-                world.machine.handle_timeout(world.now);
-                world.drain();
+            Act::Moves(progress) => {
+                world.moves_left -= 1;
+                let epoch = world.child?;
+                world.observe(epoch, Observation::Progress(progress));
             }
+            Act::Timer => world.fire(false),
+            Act::LateTimer => world.fire(true),
         }
         Some(world)
     }
@@ -361,52 +629,91 @@ impl Model for Bounds {
                 world.broken.is_none()
             }),
             Property::always(
-                "when nothing is under way, every ticket was answered",
-                |_, world: &World| {
-                    let settled = world.open.is_empty() && world.machine.poll_timeout().is_none();
-                    !settled || world.tickets.values().all(|answered| *answered)
-                },
+                "when faults cease, a wanted gateway comes up and every ticket is answered exactly once",
+                |_, world: &World| world.kind_future().is_none(),
             ),
+            Property::always("news of what is gone change nothing", |_, world: &World| {
+                !world.minds_stale_news()
+            }),
             Property::sometimes("it runs", |_, world: &World| {
                 world.machine.status().is_running()
             }),
-            Property::sometimes("it gives up or fails", |_, world: &World| {
-                world.machine.status().state == GatewayState::Error
+            Property::sometimes("it gives up", |_, world: &World| {
+                world.machine.status().phase == Phase::GaveUp
+            }),
+            Property::sometimes("it fails for good", |_, world: &World| {
+                world.machine.status().phase == Phase::Failed
             }),
             Property::sometimes("it is stopped again", |_, world: &World| {
                 world.machine.status().phase == Phase::Stopped && world.tickets.len() > 1
+            }),
+            Property::sometimes("it restarts in place", |_, world: &World| {
+                world.machine.status().phase == Phase::Restarting
             }),
         ]
     }
 }
 
+/// What is explored under a name: bounds, and where histories are cut off. Without a cut the whole space is seen.
+fn explorations(name: &str) -> Vec<(Bounds, Option<usize>)> {
+    // Commands of each user, faults, steps.
+    let kinds: &[(u8, u8, Option<usize>)] = match name {
+        "" | "small" => &[(1, 1, None)],
+        "row" => &[(1, 2, None), (3, 3, Some(13))],
+        "deep" => &[(1, 3, None), (3, 4, Some(17))],
+        other => panic!("GATEWAY_MODEL is {other:?}; it may be small, row or deep"),
+    };
+    let modes = [AttachMode::Never, AttachMode::IfPresent];
+    let bounds = modes.into_iter().flat_map(|attach| {
+        kinds.iter().map(move |&(commands, faults, depth)| {
+            let bounds = Bounds {
+                attach,
+                commands,
+                faults,
+            };
+            (bounds, depth)
+        })
+    });
+    bounds.collect()
+}
+
 #[test]
 fn every_interleaving_keeps_the_invariants() {
-    let depth = std::env::var("GATEWAY_MODEL_DEPTH")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(DEFAULT_DEPTH);
-    for attach in [AttachMode::Never, AttachMode::IfPresent] {
-        let bounds = Bounds {
-            attach,
-            commands: 3,
-            faults: 3,
-        };
+    let variable = |name| std::env::var(name).ok();
+    let cut: Option<usize> = variable("GATEWAY_MODEL_DEPTH").and_then(|text| text.parse().ok());
+    for (bounds, depth) in explorations(&variable("GATEWAY_MODEL").unwrap_or_default()) {
         let began = std::time::Instant::now();
-        let checker = bounds
+        let mut builder = bounds
             .checker()
-            .target_max_depth(depth)
             .threads(2)
-            .finish_when(HasDiscoveries::AnyFailures)
-            .spawn_bfs()
-            .join();
+            .finish_when(HasDiscoveries::AnyFailures);
+        let depth = cut.or(depth);
+        if let Some(depth) = depth {
+            builder = builder.target_max_depth(depth);
+        }
+        let checker = builder.spawn_bfs().join();
         println!(
-            "model, attach {attach:?}: {} states, {} of them distinct, depth {}, {:.1} s",
+            "model, {bounds:?}: {} states, {} of them distinct, histories of up to {} steps{}, {:.1} s",
             checker.state_count(),
             checker.unique_state_count(),
             checker.max_depth(),
+            if depth.is_none() { ", all of them" } else { "" },
             began.elapsed().as_secs_f64(),
         );
+        for property in [
+            "no invariant is broken",
+            "when faults cease, a wanted gateway comes up and every ticket is answered exactly once",
+        ] {
+            if let Some(path) = checker.discovery(property) {
+                let end = path.last_state().clone();
+                panic!(
+                    "{property}: {:?} / {:?}\nafter {:#?}",
+                    end.broken,
+                    end.kind_future(),
+                    path.into_actions()
+                );
+            }
+        }
         checker.assert_properties();
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gateway_policy::liveness::ProcessSample;
 use tokio::sync::watch;
 
 use crate::exit::ChildExit;
@@ -44,6 +45,10 @@ pub trait ProcessHost: Send + Sync + 'static {
     /// [`RunError`] when it could not be started, did not finish in time, or could not be ended. An exit code other than
     /// zero is no error here.
     async fn run(&self, spec: &LaunchSpec, deadline: Duration) -> Result<RunReport, RunError>;
+
+    /// For how long this machine has been asleep since it was switched on. It only grows; whoever compares two readings learns
+    /// whether there was sleep in between. Zero for ever where the operating system does not tell.
+    fn time_asleep(&self) -> Duration;
 }
 
 /// A child that is owned through this handle. Dropping the last reference kills its whole process group synchronously.
@@ -63,6 +68,10 @@ pub trait ManagedChild: Send + Sync + 'static {
 
     /// Counts the lines of output, as a sign that something moves.
     fn progress(&self) -> watch::Receiver<u64>;
+
+    /// One look at what the process does; two of them tell work from idleness. `None` once it has ended, and where the operating
+    /// system does not tell. Does not wait for anything.
+    fn sample(&self) -> Option<ProcessSample>;
 
     /// Waits for the end. Any number of callers, at any time, all get the same value; after the exit it returns at once.
     ///

@@ -17,9 +17,11 @@ pub mod run;
 pub mod spec;
 pub mod state_dir;
 pub mod terminate;
+mod vitals;
 
 pub use env::Environment;
 pub use exit::{ChildExit, ExitReason, TerminationReason};
+pub use gateway_policy::liveness::ProcessSample;
 pub use gateway_policy::stderr::StderrLevel;
 pub use host::{ManagedChild, ProcessHost};
 #[cfg(feature = "mock")]

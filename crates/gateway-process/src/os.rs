@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gateway_policy::liveness::ProcessSample;
 use tokio::process::Command;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -27,6 +28,7 @@ use crate::pump::{RecentLines, drain};
 use crate::run::{RunError, RunReport, run_to_end};
 use crate::spec::{LaunchSpec, SpawnError};
 use crate::terminate::{TerminateError, Termination};
+use crate::vitals;
 
 /// After the exit, how long the pipes may stay open before they are closed from our side. They close at once unless a process
 /// outside the group inherited them.
@@ -79,6 +81,10 @@ impl ProcessHost for OsProcessHost {
 
     async fn run(&self, spec: &LaunchSpec, deadline: Duration) -> Result<RunReport, RunError> {
         run_to_end(self, spec, deadline).await
+    }
+
+    fn time_asleep(&self) -> Duration {
+        vitals::time_asleep()
     }
 }
 
@@ -273,6 +279,20 @@ impl ManagedChild for OsChild {
 
     fn progress(&self) -> watch::Receiver<u64> {
         self.shared.progress.subscribe()
+    }
+
+    fn sample(&self) -> Option<ProcessSample> {
+        // Until the exit status is collected the number is the child's, dead or alive.
+        let stage = self.shared.stage.borrow();
+        let vitals = match *stage {
+            Stage::Running => vitals::of_process(self.pid())?,
+            Stage::Collected | Stage::Ended(_) => return None,
+        };
+        Some(ProcessSample {
+            processor_time: vitals.processor_time,
+            lines: *self.shared.progress.borrow(),
+            halted: vitals.halted,
+        })
     }
 
     async fn wait(&self) -> ChildExit {

@@ -10,9 +10,10 @@ use gateway_manager::events::Delivered;
 use gateway_manager::{
     AttachMode, BuildError, CallOptions, EventSubscription, FailureClass, GatewayEvent,
     GatewayManager, GatewayManagerBuilder, GatewayState, HookError, LaunchContext, LifecycleConfig,
-    ManagerError, Occurrence, OpenClaw, Phase, PortChoice, PreparationHook,
+    ManagerError, OpenClaw, Phase, PortChoice, PreparationHook,
 };
-use gateway_policy::{Effect, Lifecycle};
+use gateway_policy::liveness::Verdict;
+use gateway_policy::{JournalEntry, Lifecycle, Rule};
 use gateway_process::Environment;
 use gateway_testkit::Vintage;
 use gateway_testkit::child::{
@@ -482,9 +483,13 @@ async fn a_gateway_that_stops_answering_is_replaced() {
         tick_interval_ms: 100,
         ..StartScript::default()
     }];
-    bench.lifecycle.liveness.least_silence = Duration::from_millis(300);
-    bench.lifecycle.liveness.verify_within = Duration::from_millis(300);
-    bench.lifecycle.readiness.quiet = Duration::from_millis(1_000);
+    let liveness = &mut bench.lifecycle.liveness;
+    liveness.default_tick = Duration::from_millis(100);
+    liveness.least_silence = Duration::from_millis(300);
+    liveness.verify_within = Duration::from_millis(300);
+    liveness.handshake_within = Duration::from_millis(300);
+    liveness.look_again = Duration::from_millis(100);
+    liveness.wedged_after = Duration::from_millis(1_000);
     let manager = bench
         .builder()
         .handshake_timeout(Duration::from_millis(500))
@@ -501,6 +506,19 @@ async fn a_gateway_that_stops_answering_is_replaced() {
     assert!(exit.reason.is_requested(), "{exit}");
     let status = status_is(&manager, GatewayState::Running).await;
     assert_ne!(status.pid, first);
+    let why = manager.why();
+    let verdicts = why
+        .iter()
+        .flat_map(|entry| &entry.rules)
+        .filter_map(|rule| match rule {
+            Rule::Conclude { verdict, .. } => Some(*verdict),
+            _ => None,
+        });
+    let verdicts: Vec<Verdict> = verdicts.collect();
+    assert!(
+        verdicts.starts_with(&[Verdict::Blocked]) && verdicts.ends_with(&[Verdict::Wedged]),
+        "{verdicts:?}"
+    );
     within(manager.stop()).await.unwrap();
 }
 
@@ -884,7 +902,7 @@ async fn output_comes_before_the_exit() {
     within(manager.stop()).await.unwrap();
 }
 
-/// Feeding the inputs of a journal to a fresh machine reproduces its effects.
+/// Feeding the triggers of a journal to a fresh machine reproduces its decisions and effects.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_journal_replays() {
     let bench = Bench::plain();
@@ -893,20 +911,36 @@ async fn the_journal_replays() {
     within(manager.restart()).await.unwrap();
     within(manager.stop()).await.unwrap();
     let journal = manager.journal();
+    assert_eq!(
+        journal.replay().unwrap().status(),
+        *manager.status().borrow()
+    );
     let mut machine = Lifecycle::new(bench.lifecycle.clone());
-    let (mut replayed, mut recorded): (Vec<Effect>, Vec<Effect>) = Default::default();
-    for entry in journal {
-        match entry.occurrence {
-            Occurrence::Input(input) => machine.handle(entry.at, input),
-            Occurrence::Timeout => machine.handle_timeout(entry.at),
-            Occurrence::Effect(effect) => recorded.push(effect),
-        }
-        while let Some(effect) = machine.poll_effect() {
-            replayed.push(effect);
-        }
+    for recorded in journal.entries() {
+        let replayed = JournalEntry::of(&mut machine, recorded.at, recorded.trigger.clone());
+        assert_eq!(replayed, *recorded);
     }
-    assert!(recorded.len() > 20, "{} effects", recorded.len());
-    assert_eq!(replayed, recorded);
+    let why: Vec<&str> = journal
+        .entries()
+        .flat_map(|entry| &entry.rules)
+        .map(Rule::name)
+        .collect();
+    let launch = ["prepare-launch", "launch", "connect", "serve"];
+    let expected = [
+        &["start-wanted", "look-at-port"][..],
+        &launch,
+        &["restart-wanted", "restart-due", "close-first", "end-child"],
+        &["child-ended", "taken-down", "look-at-port"],
+        &launch,
+        &["stop-wanted", "close-first", "end-child"],
+        &["child-ended", "taken-down"],
+    ];
+    assert_eq!(why, expected.concat());
+    let told: Vec<String> = manager.why().iter().map(ToString::to_string).collect();
+    assert!(
+        told.len() > 10 && told[0].ends_with("start-wanted, look-at-port (asked for by a user)"),
+        "{told:#?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,9 +9,9 @@ use gateway_client::{
     probe_challenge,
 };
 use gateway_policy::lifecycle::{
-    ConnectPlan, CredentialChoice, DisconnectReason, EndReason, PortHolder, Progress,
+    ConnectPlan, CredentialChoice, DisconnectReason, EndReason, Look, PortHolder, Progress,
 };
-use gateway_policy::liveness::Verification;
+use gateway_policy::liveness::{Activity, HandshakeSign, RequestSign};
 use gateway_policy::{Effect, Epoch, Failure, FailureClass, Observation};
 use gateway_process::ports::{check_port_free, reserve_free_port};
 use gateway_process::{
@@ -21,9 +21,10 @@ use gateway_process::{
 use gateway_protocol::close::CloseCode;
 use gateway_protocol::handshake::ProtocolRange;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{ChildInUse, ConnectionInUse, Driver, Report, Work};
+use super::{ChildInUse, ConnectionInUse, Driver, Reading, Report, Work};
 use crate::builder::PortChoice;
 use crate::causes;
 use crate::events::{EventBus, GatewayEvent, event_of};
@@ -50,8 +51,12 @@ impl Driver {
             Effect::Connect { epoch, plan } => return self.connect(epoch, plan),
             Effect::Cancel { epoch } => self.cancel(epoch),
             Effect::Disconnect { connection, reason } => self.disconnect(connection, reason),
-            Effect::CheckSilence { connection } => return self.check_silence(connection),
+            Effect::Look { connection } => {
+                let look = self.look_at(connection)?;
+                return Some((connection, Observation::Looked(look)));
+            }
             Effect::Verify { connection, within } => self.verify(connection, within),
+            Effect::Knock { connection, within } => self.knock(connection, within),
             Effect::Terminate { child, reason } => self.terminate(child, reason),
             Effect::Repair { epoch } => return self.repair(epoch),
             Effect::PublishStatus(status) => {
@@ -296,6 +301,7 @@ impl Driver {
         ConnectionInUse {
             epoch,
             connection,
+            looked: self.reading(),
             _watchers: watchers,
         }
     }
@@ -337,20 +343,33 @@ impl Driver {
         });
     }
 
-    fn check_silence(&self, epoch: Epoch) -> Immediate {
+    fn reading(&self) -> Reading {
+        Reading {
+            at: Instant::now(),
+            asleep: self.settings.host.time_asleep(),
+            process: self.child.as_ref().and_then(|child| child.handle.sample()),
+        }
+    }
+
+    /// How a connection and the process behind it look, compared with the last time.
+    pub(super) fn look_at(&mut self, epoch: Epoch) -> Option<Look> {
+        let now = self.reading();
         let in_use = self
             .connection
-            .as_ref()
+            .as_mut()
             .filter(|connection| connection.epoch == epoch)?;
-        Some((
-            epoch,
-            Observation::Silence {
-                silence: in_use.connection.last_inbound().elapsed(),
-                // The monotonic clock of Linux and macOS stands still while the machine sleeps, so sleep never shows up as silence.
-                suspended: Duration::ZERO,
-                verification: Verification::NotAsked,
+        let before = std::mem::replace(&mut in_use.looked, now);
+        Some(Look {
+            // The clock behind this stands still while the machine sleeps, so sleep never shows up as silence.
+            silence: in_use.connection.last_inbound().elapsed(),
+            suspended: now.asleep.saturating_sub(before.asleep),
+            activity: match (before.process, now.process) {
+                (Some(earlier), Some(later)) => {
+                    Activity::between(&earlier, &later, now.at - before.at)
+                }
+                _ => Activity::Unknown,
             },
-        ))
+        })
     }
 
     fn verify(&mut self, epoch: Epoch, within: Duration) {
@@ -363,20 +382,33 @@ impl Driver {
         };
         let connection = in_use.connection.clone();
         self.begin(epoch, Work::Verify, async move {
-            let verification = match connection.verify(within).await {
-                Ok(_) => Verification::Answered,
+            let sign = match connection.verify(within).await {
+                Ok(after) => RequestSign::Answered { after },
                 // A connection that was lost meanwhile is reported as lost, with what the gateway said about it.
                 Err(_) if connection.disconnected().is_some() => return None,
-                Err(_) => Verification::Unanswered,
+                Err(_) => RequestSign::Unanswered,
             };
-            Some(Report::Observed(
-                epoch,
-                Observation::Silence {
-                    silence: connection.last_inbound().elapsed(),
-                    suspended: Duration::ZERO,
-                    verification,
-                },
-            ))
+            Some(Report::RequestMade(epoch, sign))
+        });
+    }
+
+    fn knock(&mut self, epoch: Epoch, within: Duration) {
+        let Some(endpoint) = self.endpoint() else {
+            return;
+        };
+        let transport = self.settings.transport.clone();
+        self.begin(epoch, Work::Knock, async move {
+            let sign = match probe_challenge(transport.as_ref(), &endpoint, within).await {
+                ProbeOutcome::Nothing { error } if error.kind == TransportErrorKind::Refused => {
+                    HandshakeSign::Refused
+                }
+                // Whatever answers, even with a refusal, has an event loop that runs.
+                ProbeOutcome::Gateway { .. }
+                | ProbeOutcome::UpgradeRefused { .. }
+                | ProbeOutcome::NotAGateway { .. } => HandshakeSign::Answered,
+                _ => HandshakeSign::Stalled,
+            };
+            Report::HandshakeTried(epoch, sign)
         });
     }
 
@@ -389,6 +421,7 @@ impl Driver {
             EndReason::Restart => TerminationReason::Restart,
             EndReason::NotReady => TerminationReason::NotReady,
             EndReason::Unusable => TerminationReason::Other("it cannot be connected to".to_owned()),
+            EndReason::Wedged => TerminationReason::Other("it does not answer any more".to_owned()),
         };
         let request = Termination::new(reason)
             .ask_for(self.settings.ask_for)

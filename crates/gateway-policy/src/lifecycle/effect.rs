@@ -42,16 +42,24 @@ pub enum Effect {
         /// Why.
         reason: DisconnectReason,
     },
-    /// Tell how long the connection has been silent.
-    CheckSilence {
+    /// Look at the connection and the process behind it. Answers with `Looked`.
+    Look {
         /// The connection.
         connection: Epoch,
     },
-    /// Make one cheap request on the connection and tell whether it was answered.
+    /// Make one cheap request on the connection. Answers with `RequestMade`, in time.
     Verify {
         /// The connection.
         connection: Epoch,
         /// How long the answer may take.
+        within: Duration,
+    },
+    /// Open a second connection beside this one, go as far as the challenge, and close it again. Answers with
+    /// `HandshakeTried`, in time.
+    Knock {
+        /// The connection.
+        connection: Epoch,
+        /// How long the challenge may take.
         within: Duration,
     },
     /// End the child: ask, wait, force, reap. It answers with `Exited` or `TerminationFailed`.
@@ -115,7 +123,7 @@ pub enum DisconnectReason {
     Restart,
     /// The child behind it is gone.
     ChildGone,
-    /// It does not answer.
+    /// It does not answer, or its other end is gone.
     Unresponsive,
 }
 
@@ -130,4 +138,6 @@ pub enum EndReason {
     NotReady,
     /// Connecting to it cannot succeed; the cause is in the status.
     Unusable,
+    /// It served and does not answer any more.
+    Wedged,
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::epoch::Epoch;
 use crate::failure::Failure;
-use crate::liveness::Verification;
+use crate::liveness::{Activity, HandshakeSign, RequestSign};
 use crate::status::{SessionFacts, Ticket};
 
 /// Everything that can happen to the machine, time aside.
@@ -100,14 +100,21 @@ pub enum Observation {
     ConnectFailed(Failure),
     /// The connection is gone; stamped with the epoch of its connect.
     Disconnected(ConnectionLoss),
-    /// How long an open connection has been silent; stamped with the epoch of its connect.
-    Silence {
-        /// Time since the last inbound byte.
-        silence: Duration,
-        /// How much of it this machine was asleep.
-        suspended: Duration,
-        /// What became of the verifying request, when this answers one.
-        verification: Verification,
+    /// The answer to a look at an open connection; stamped with the epoch of its connect.
+    Looked(Look),
+    /// What became of the verifying request; stamped with the epoch of the connect.
+    RequestMade {
+        /// Whether it came back.
+        sign: RequestSign,
+        /// How the connection looks now.
+        look: Look,
+    },
+    /// What became of the second connection; stamped with the epoch of the first one's connect.
+    HandshakeTried {
+        /// How far it came.
+        sign: HandshakeSign,
+        /// How the first connection looks now.
+        look: Look,
     },
     /// The repair ran and changed something for the better.
     Repaired,
@@ -117,11 +124,49 @@ pub enum Observation {
     TerminationFailed(Failure),
 }
 
+/// How an open connection, and the process behind it, look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Look {
+    /// Time since the last inbound byte, without the time during which this machine was asleep.
+    pub silence: Duration,
+    /// For how long this machine was asleep since the look before.
+    pub suspended: Duration,
+    /// What the process has done since the look before.
+    pub activity: Activity,
+}
+
 /// How a connection was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionLoss {
     /// What it amounts to.
     pub failure: Failure,
-    /// The gateway announced that it would be back within this time.
-    pub back_within: Option<Duration>,
+    /// What the gateway had announced.
+    pub notice: ShutdownNotice,
+}
+
+/// What a gateway announced before it closed its connections. The close code does not tell: 1012 is used for both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ShutdownNotice {
+    /// Nothing.
+    #[default]
+    None,
+    /// It restarts in place.
+    Restart {
+        /// It expects to be back within this time.
+        expected: Duration,
+    },
+    /// It stops for good.
+    Stop,
+}
+
+impl core::fmt::Display for ShutdownNotice {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::None => formatter.write_str("nothing announced"),
+            Self::Restart { expected } => {
+                write!(formatter, "announced to be back within {expected:?}")
+            }
+            Self::Stop => formatter.write_str("announced to stop"),
+        }
+    }
 }

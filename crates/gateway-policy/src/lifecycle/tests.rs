@@ -1,419 +1,13 @@
-//! Named scenarios, and random histories against a simulated world that checks the invariants at every step.
+//! What the machine does, situation by situation.
 
-use alloc::collections::BTreeMap;
-use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use proptest::prelude::*;
-
+use super::world::{World, config, epoch_of, failure, loss, seconds, temporary};
 use super::*;
-use crate::liveness::Verification;
-
-/// Performs effects only when told to, so that a test decides in which order the world answers.
-struct World {
-    machine: Lifecycle,
-    now: Time,
-    /// Effects that wait for their answer, oldest first.
-    open: Vec<Effect>,
-    child: Option<Epoch>,
-    connection: Option<Epoch>,
-    launches: u32,
-    tickets: u64,
-    answers: BTreeMap<Ticket, TicketOutcome>,
-    stale: u32,
-}
-
-const SESSION_TICK: Duration = Duration::from_secs(30);
-
-impl World {
-    fn new(config: LifecycleConfig) -> Self {
-        Self {
-            machine: Lifecycle::new(config),
-            now: Time::ZERO,
-            open: Vec::new(),
-            child: None,
-            connection: None,
-            launches: 0,
-            tickets: 0,
-            answers: BTreeMap::new(),
-            stale: 0,
-        }
-    }
-
-    fn ticket(&mut self) -> Ticket {
-        self.tickets += 1;
-        Ticket::from_number(self.tickets)
-    }
-
-    fn start(&mut self) -> Ticket {
-        let ticket = self.ticket();
-        self.input(Input::Start(ticket));
-        ticket
-    }
-
-    fn stop(&mut self) -> Ticket {
-        let ticket = self.ticket();
-        self.input(Input::Stop(ticket));
-        ticket
-    }
-
-    fn restart(&mut self) -> Ticket {
-        let ticket = self.ticket();
-        self.input(Input::Restart(ticket));
-        ticket
-    }
-
-    fn restart_debounced(&mut self, millis: u64) -> Ticket {
-        let ticket = self.ticket();
-        let delay = Duration::from_millis(millis);
-        self.input(Input::RestartDebounced { ticket, delay });
-        ticket
-    }
-
-    fn input(&mut self, input: Input) {
-        self.machine.handle(self.now, input);
-        self.drain();
-    }
-
-    fn observe(&mut self, epoch: Epoch, observation: Observation) {
-        self.input(Input::Observed { epoch, observation });
-    }
-
-    /// Lets time pass to the machine's next deadline, at most this far.
-    fn pass(&mut self, at_most: Duration) {
-        let end = self.now + at_most;
-        let mut rounds = 0;
-        while let Some(due) = self.machine.poll_timeout().filter(|due| *due <= end) {
-            rounds += 1;
-            assert!(
-                rounds < 10_000,
-                "a deadline that never passes: {:?}",
-                self.machine
-            );
-            self.now = self.now.max(due);
-            self.machine.handle_timeout(self.now);
-            self.drain();
-        }
-        self.now = end;
-    }
-
-    fn drain(&mut self) {
-        while let Some(effect) = self.machine.poll_effect() {
-            self.accept(effect);
-        }
-        self.check();
-    }
-
-    fn accept(&mut self, effect: Effect) {
-        match effect {
-            Effect::PublishStatus(status) => assert_eq!(
-                status,
-                self.machine.status(),
-                "published status is the status"
-            ),
-            Effect::Answer { ticket, outcome } => {
-                if outcome == TicketOutcome::Stopped {
-                    assert_eq!(
-                        (self.child, self.connection),
-                        (None, None),
-                        "stopped means that nothing is left"
-                    );
-                }
-                assert_eq!(
-                    self.answers.insert(ticket, outcome),
-                    None,
-                    "{ticket:?} was answered twice"
-                );
-            }
-            Effect::IgnoredStale { .. } => self.stale += 1,
-            Effect::Cancel { epoch } => {
-                let cancelled = self
-                    .open
-                    .iter()
-                    .position(|effect| epoch_of(effect) == Some(epoch));
-                let at = cancelled.expect("only what is open can be cancelled");
-                // A repair has to come to its end all the same; everything else is simply dropped.
-                if !matches!(self.open[at], Effect::Repair { .. }) {
-                    self.open.remove(at);
-                }
-            }
-            effect => {
-                match &effect {
-                    Effect::Spawn { .. } => {
-                        assert_eq!(self.child, None, "a launch beside a living child");
-                        assert!(!self.open.iter().any(|open| matches!(
-                            open,
-                            Effect::Spawn { .. } | Effect::Repair { .. }
-                        )));
-                        self.launches += 1;
-                    }
-                    Effect::Repair { .. } => {
-                        assert_eq!(self.child, None, "a repair beside a living child")
-                    }
-                    Effect::Connect { .. } => {
-                        assert_eq!(self.connection, None, "a second connection");
-                        assert!(
-                            !self
-                                .open
-                                .iter()
-                                .any(|open| matches!(open, Effect::Connect { .. }))
-                        );
-                    }
-                    Effect::Terminate { child, .. } => {
-                        assert_eq!(
-                            self.child,
-                            Some(*child),
-                            "a signal to something that is not there"
-                        );
-                        assert_eq!(
-                            self.connection, None,
-                            "the socket is closed before the process is ended"
-                        );
-                    }
-                    Effect::Disconnect { connection, .. } => {
-                        assert_eq!(self.connection, Some(*connection))
-                    }
-                    _ => {}
-                }
-                self.open.push(effect);
-            }
-        }
-    }
-
-    /// What holds after every input.
-    fn check(&self) {
-        let status = self.machine.status();
-        assert_eq!(
-            status.pid.is_some(),
-            self.child.is_some(),
-            "pid without a child, or the other way round"
-        );
-        assert_eq!(status.connected_at.is_some(), status.session.is_some());
-        if status.session.is_some() {
-            assert!(self.connection.is_some(), "a session without a connection");
-        }
-        if matches!(status.state, GatewayState::Running | GatewayState::Stopped) {
-            assert_eq!(status.failure, None, "a failure beside {:?}", status.state);
-        }
-        if status.phase == Phase::Stopped {
-            assert!(
-                self.open.is_empty() && self.child.is_none() && self.connection.is_none(),
-                "{:?}",
-                self.open
-            );
-            assert_eq!(self.machine.poll_timeout(), None);
-        }
-        if matches!(status.phase, Phase::Failed | Phase::GaveUp) {
-            assert!(status.failure.is_some() && self.open.is_empty());
-        }
-    }
-
-    /// Answers the oldest open effect of the wanted kind.
-    fn answer(&mut self, kind: fn(&Effect) -> bool, observation: Observation) {
-        let at = self
-            .open
-            .iter()
-            .position(kind)
-            .unwrap_or_else(|| panic!("not asked for: {observation:?}; open: {:?}", self.open));
-        let effect = self.open.remove(at);
-        let epoch = epoch_of(&effect).expect("an effect with an answer");
-        match (&effect, &observation) {
-            (Effect::Spawn { .. }, Observation::Spawned { .. }) => self.child = Some(epoch),
-            (Effect::Connect { .. }, Observation::Connected(_)) => self.connection = Some(epoch),
-            (Effect::Disconnect { .. }, _) => self.connection = None,
-            (Effect::Terminate { .. }, Observation::Exited(_)) => self.child = None,
-            _ => {}
-        }
-        self.observe(epoch, observation);
-    }
-
-    // The usual answers.
-
-    fn port_free(&mut self) {
-        self.answer(
-            |effect| matches!(effect, Effect::Discover { .. }),
-            Observation::PortFree,
-        );
-    }
-
-    fn prepared(&mut self) {
-        self.answer(
-            |effect| matches!(effect, Effect::Prepare { .. }),
-            Observation::Prepared,
-        );
-    }
-
-    fn spawned(&mut self) {
-        let pid = 100 + self.launches;
-        self.answer(
-            |effect| matches!(effect, Effect::Spawn { .. }),
-            Observation::Spawned { pid },
-        );
-    }
-
-    fn connected(&mut self) {
-        let facts = SessionFacts::new(4, "2026.9.6", Some(SESSION_TICK));
-        self.answer(
-            |effect| matches!(effect, Effect::Connect { .. }),
-            Observation::Connected(facts),
-        );
-    }
-
-    fn connect_failed(&mut self, failure: Failure) {
-        self.answer(
-            |effect| matches!(effect, Effect::Connect { .. }),
-            Observation::ConnectFailed(failure),
-        );
-    }
-
-    fn disconnected(&mut self) {
-        self.answer(
-            |effect| matches!(effect, Effect::Disconnect { .. }),
-            Observation::Disconnected(loss(None)),
-        );
-    }
-
-    fn terminated(&mut self) {
-        self.answer(
-            |effect| matches!(effect, Effect::Terminate { .. }),
-            Observation::Exited(temporary()),
-        );
-    }
-
-    fn exits(&mut self, failure: Failure) {
-        let epoch = self.child.take().expect("a child");
-        self.open
-            .retain(|effect| !matches!(effect, Effect::Terminate { .. }));
-        self.observe(epoch, Observation::Exited(failure));
-    }
-
-    fn socket_lost(&mut self, back_within: Option<Duration>) {
-        let epoch = self.connection.take().expect("a connection");
-        self.observe(epoch, Observation::Disconnected(loss(back_within)));
-    }
-
-    fn launch_child(&mut self) {
-        self.port_free();
-        self.prepared();
-        self.spawned();
-    }
-
-    fn launch(&mut self) {
-        self.launch_child();
-        self.connected();
-    }
-
-    /// Answers everything kindly until nothing is open or the machine waits.
-    fn be_kind(&mut self) {
-        let mut rounds = 0;
-        while let Some(effect) = self.open.first().cloned() {
-            rounds += 1;
-            assert!(
-                rounds < 10_000,
-                "kindness without an end: {:?}",
-                self.machine
-            );
-            match effect {
-                Effect::Discover { .. } => self.port_free(),
-                Effect::Prepare { .. } => self.prepared(),
-                Effect::Spawn { .. } => self.spawned(),
-                Effect::Connect { .. } => self.connected(),
-                Effect::Disconnect { .. } => self.disconnected(),
-                Effect::Terminate { .. } => self.terminated(),
-                Effect::Repair { .. } => self.answer(
-                    |effect| matches!(effect, Effect::Repair { .. }),
-                    Observation::Repaired,
-                ),
-                Effect::CheckSilence { .. } => self.silence(
-                    |effect| matches!(effect, Effect::CheckSilence { .. }),
-                    Duration::ZERO,
-                    Verification::NotAsked,
-                ),
-                Effect::Verify { .. } => self.silence(
-                    |effect| matches!(effect, Effect::Verify { .. }),
-                    Duration::ZERO,
-                    Verification::Answered,
-                ),
-                other => panic!("not an effect with an answer: {other:?}"),
-            }
-        }
-    }
-
-    fn silence(
-        &mut self,
-        kind: fn(&Effect) -> bool,
-        silence: Duration,
-        verification: Verification,
-    ) {
-        self.answer(
-            kind,
-            Observation::Silence {
-                silence,
-                suspended: Duration::ZERO,
-                verification,
-            },
-        );
-    }
-
-    fn status(&self) -> GatewayStatus {
-        self.machine.status()
-    }
-
-    fn outcome(&self, ticket: Ticket) -> Option<&TicketOutcome> {
-        self.answers.get(&ticket)
-    }
-
-    fn running(config: LifecycleConfig) -> Self {
-        let mut world = Self::new(config);
-        let start = world.start();
-        world.launch();
-        assert_eq!(world.outcome(start), Some(&TicketOutcome::Running));
-        assert_eq!(world.status().state, GatewayState::Running);
-        world
-    }
-}
-
-fn epoch_of(effect: &Effect) -> Option<Epoch> {
-    match effect {
-        Effect::Discover { epoch }
-        | Effect::Prepare { epoch }
-        | Effect::Spawn { epoch }
-        | Effect::Connect { epoch, .. }
-        | Effect::Repair { epoch } => Some(*epoch),
-        Effect::Disconnect { connection, .. }
-        | Effect::CheckSilence { connection }
-        | Effect::Verify { connection, .. } => Some(*connection),
-        Effect::Terminate { child, .. } => Some(*child),
-        Effect::Cancel { .. }
-        | Effect::PublishStatus(_)
-        | Effect::Answer { .. }
-        | Effect::IgnoredStale { .. } => None,
-    }
-}
-
-fn failure(class: FailureClass) -> Failure {
-    Failure::new(class, format!("a failure of class {class}."))
-}
-
-fn temporary() -> Failure {
-    failure(FailureClass::Temporary)
-}
-
-fn loss(back_within: Option<Duration>) -> ConnectionLoss {
-    ConnectionLoss {
-        failure: temporary(),
-        back_within,
-    }
-}
-
-fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-fn config() -> LifecycleConfig {
-    LifecycleConfig::default()
-}
+use crate::budget::Limit;
+use crate::liveness::{Activity, HandshakeSign, RequestSign};
+use crate::status::{Phase, TicketOutcome};
 
 #[test]
 fn a_start_goes_through_its_phases() {
@@ -500,7 +94,7 @@ fn a_stop_takes_down_socket_then_process_and_leaves_nothing() {
     let stop = world.stop();
     assert_eq!(
         (world.status().state, world.status().phase),
-        (GatewayState::Running, Phase::Draining)
+        (GatewayState::Running, Phase::Stopping)
     );
     world.disconnected();
     assert_eq!(world.outcome(stop), None);
@@ -584,7 +178,10 @@ fn late_events_of_the_replaced_change_nothing() {
         old_child,
         Observation::Exited(failure(FailureClass::Configuration)),
     );
-    world.observe(old_connection, Observation::Disconnected(loss(None)));
+    world.observe(
+        old_connection,
+        Observation::Disconnected(loss(ShutdownNotice::None)),
+    );
     world.observe(Epoch::from_number(9_999), Observation::PortFree);
     assert_eq!((world.status(), world.stale), (before, 3));
 }
@@ -670,7 +267,7 @@ fn debounced_restarts_merge_and_never_start_a_stopped_gateway() {
 fn a_lost_socket_means_a_new_socket_to_the_same_child() {
     let mut world = World::running(config());
     let pid = world.status().pid;
-    world.socket_lost(None);
+    world.socket_lost(ShutdownNotice::None);
     assert_eq!(
         (world.status().state, world.status().pid),
         (GatewayState::Reconnecting, pid)
@@ -692,7 +289,7 @@ fn an_exit_and_a_lost_socket_lead_to_one_launch_in_either_order() {
             world.exits(temporary());
             world.disconnected_by_peer();
         } else {
-            world.socket_lost(None);
+            world.socket_lost(ShutdownNotice::None);
             world.exits(temporary());
         }
         assert_eq!(world.status().phase, Phase::BackingOff);
@@ -723,17 +320,25 @@ fn a_gateway_that_dies_at_every_start_is_given_up_with_the_cause() {
         world.exits(temporary());
         if let Some(due) = world.status().next_attempt_at {
             delays.push(due.since(world.now).as_secs());
+            let told = world.outcome(start).is_some();
+            assert_eq!(told, delays.len() > 5, "nobody waits for the spaced tries");
             world.pass(due.since(world.now));
         }
     }
-    assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30, 30, 30, 30]);
-    assert_eq!(world.launches, 11);
-    let Some(TicketOutcome::Failed(failure)) = world.outcome(start) else {
-        panic!("the start was not answered");
-    };
+    assert_eq!(delays, [1, 2, 4, 8, 16, 300, 900, 2_700]);
+    assert_eq!(world.launches, 9);
+    let status = world.status();
+    let failure = status.failure.expect("a cause");
+    for part in ["8 attempts in 3931 s", "temporary", "restart the gateway"] {
+        assert!(failure.message.contains(part), "{failure}");
+    }
+    let gave_up = status.gave_up.expect("a story");
+    assert_eq!((gave_up.limit, gave_up.attempts), (Limit::Budget, 8));
     assert!(
-        failure.message.contains("10 attempts in 181 s") && failure.message.contains("temporary"),
-        "{failure}"
+        gave_up
+            .history
+            .iter()
+            .all(|entry| entry.launched.is_some() && entry.cause == FailureClass::Temporary)
     );
     world.pass(seconds(86_400));
     assert!(world.open.is_empty());
@@ -741,6 +346,39 @@ fn a_gateway_that_dies_at_every_start_is_given_up_with_the_cause() {
     let again = world.start();
     world.be_kind();
     assert_eq!(world.outcome(again), Some(&TicketOutcome::Running));
+    assert_eq!((world.status().attempts, world.status().gave_up), (0, None));
+}
+
+#[test]
+fn a_slow_loop_of_crashes_meets_the_limit_of_attempts() {
+    let mut config = config();
+    config.reconnect.stable_after = seconds(120);
+    let mut world = World::running(config);
+    for attempt in 1..=10 {
+        world.pass_quietly(seconds(100));
+        world.exits(temporary());
+        world.disconnected();
+        assert_eq!(world.status().attempts, attempt);
+        world.pass(seconds(30));
+        world.launch();
+    }
+    world.pass_quietly(seconds(100));
+    world.exits(temporary());
+    world.disconnected();
+    let gave_up = world.status().gave_up.expect("ten are enough");
+    assert_eq!((gave_up.limit, gave_up.attempts), (Limit::Attempts, 10));
+}
+
+impl World {
+    /// Lets time pass while everything goes well.
+    fn pass_quietly(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            let due = self.machine.poll_timeout().unwrap_or(end).min(end);
+            self.pass(due.since(self.now));
+            self.be_kind();
+        }
+    }
 }
 
 #[test]
@@ -749,7 +387,7 @@ fn short_sessions_do_not_reset_the_count_and_stable_ones_do() {
     for attempts in 1..=3 {
         world.pass(seconds(5));
         world.be_kind();
-        world.socket_lost(None);
+        world.socket_lost(ShutdownNotice::None);
         world.exits(temporary());
         assert_eq!(world.status().attempts, attempts);
         world.pass(seconds(60));
@@ -1036,17 +674,25 @@ impl World {
 
 #[test]
 fn silence_is_verified_before_it_is_believed() {
-    let check: fn(&Effect) -> bool = |effect| matches!(effect, Effect::CheckSilence { .. });
-    let verify: fn(&Effect) -> bool = |effect| matches!(effect, Effect::Verify { .. });
+    let answered = RequestSign::Answered {
+        after: Duration::ZERO,
+    };
     let mut world = World::running(config());
     let pid = world.status().pid;
+    assert_eq!(world.status().liveness, Some(Verdict::Alive));
     world.pass(seconds(60));
-    world.silence(check, seconds(60), Verification::NotAsked);
-    world.silence(verify, seconds(61), Verification::Answered);
+    world.looks(60, Activity::Idle);
+    world.verified(answered, 61);
     assert_eq!(world.status().state, GatewayState::Running);
     world.pass(seconds(60));
-    world.silence(check, seconds(60), Verification::NotAsked);
-    world.silence(verify, seconds(65), Verification::Unanswered);
+    world.looks(60, Activity::Idle);
+    world.verified(RequestSign::Unanswered, 65);
+    assert_eq!(
+        world.status().state,
+        GatewayState::Running,
+        "one sign is not enough, and the connection may still be good"
+    );
+    world.knocked(HandshakeSign::Answered, 65);
     world.disconnected();
     assert_eq!(
         (world.status().state, world.status().pid),
@@ -1152,211 +798,4 @@ fn a_gateway_that_names_another_version_for_every_offer_is_not_asked_for_ever() 
     assert!(
         matches!(world.outcome(start), Some(TicketOutcome::Failed(failure)) if failure.class == FailureClass::ProtocolVersion)
     );
-}
-
-// Random histories.
-
-#[derive(Clone, Debug)]
-enum Act {
-    Start,
-    Stop,
-    Restart,
-    Debounced(u16),
-    Time(u16),
-    /// Answers the n-th open effect, in one of several ways.
-    Answer(u8, u8),
-    Exit(u8),
-    SocketLost(bool),
-    Stale(u8),
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    prop_oneof![
-        1 => Just(Act::Start),
-        1 => Just(Act::Stop),
-        1 => Just(Act::Restart),
-        1 => any::<u16>().prop_map(Act::Debounced),
-        3 => any::<u16>().prop_map(Act::Time),
-        8 => (any::<u8>(), any::<u8>()).prop_map(|(n, how)| Act::Answer(n, how)),
-        1 => any::<u8>().prop_map(Act::Exit),
-        1 => any::<bool>().prop_map(Act::SocketLost),
-        1 => any::<u8>().prop_map(Act::Stale),
-    ]
-}
-
-const CLASSES: [FailureClass; 12] = [
-    FailureClass::Configuration,
-    FailureClass::UnsuitableRuntime,
-    FailureClass::InvalidSettings,
-    FailureClass::LockHeld,
-    FailureClass::PortHeld,
-    FailureClass::Credentials,
-    FailureClass::PairingRequired,
-    FailureClass::ProtocolVersion,
-    FailureClass::StartingUp,
-    FailureClass::NotListening,
-    FailureClass::NotAGateway,
-    FailureClass::Temporary,
-];
-
-fn some_failure(how: u8) -> Failure {
-    failure(CLASSES[how as usize % CLASSES.len()]).expected_protocol((how > 128).then_some(3))
-}
-
-impl World {
-    fn perform(&mut self, act: Act) {
-        match act {
-            Act::Start => drop(self.start()),
-            Act::Stop => drop(self.stop()),
-            Act::Restart => drop(self.restart()),
-            Act::Debounced(delay) => drop(self.restart_debounced(u64::from(delay))),
-            Act::Time(millis) => self.pass(Duration::from_millis(u64::from(millis) * 4)),
-            Act::Exit(how) if self.child.is_some() => self.exits(some_failure(how)),
-            Act::SocketLost(planned)
-                if self.connection.is_some()
-                    && !self
-                        .open
-                        .iter()
-                        .any(|effect| matches!(effect, Effect::Disconnect { .. })) =>
-            {
-                self.open.retain(|effect| {
-                    !matches!(effect, Effect::CheckSilence { .. } | Effect::Verify { .. })
-                });
-                self.socket_lost(planned.then_some(seconds(2)));
-            }
-            Act::Stale(how) => {
-                let before = self.status();
-                self.observe(
-                    Epoch::from_number(1_000_000),
-                    Observation::Exited(some_failure(how)),
-                );
-                assert_eq!(
-                    self.status(),
-                    before,
-                    "a stranger's news changed the status"
-                );
-            }
-            Act::Answer(n, how) if !self.open.is_empty() => {
-                let at = n as usize % self.open.len();
-                self.open.swap(0, at);
-                self.answer_somehow(how);
-            }
-            Act::Exit(_) | Act::SocketLost(_) | Act::Answer(..) => {}
-        }
-    }
-
-    fn answer_somehow(&mut self, how: u8) {
-        let first = self.open[0].clone();
-        let kind = how % 4;
-        let bad = some_failure(how);
-        let observation = match (&first, kind) {
-            (Effect::Discover { .. }, 0 | 1) => Observation::PortFree,
-            (Effect::Discover { .. }, 2) => Observation::GatewayFound(PortHolder::default()),
-            (Effect::Discover { .. }, _) => Observation::ForeignFound(PortHolder::default()),
-            (Effect::Prepare { .. }, 0..=2) => Observation::Prepared,
-            (Effect::Prepare { .. }, _) => Observation::PreparationFailed(bad),
-            (Effect::Spawn { .. }, 0..=2) => Observation::Spawned {
-                pid: 100 + self.launches,
-            },
-            (Effect::Spawn { .. }, _) => Observation::SpawnFailed(bad),
-            (Effect::Connect { .. }, 0 | 1) => {
-                Observation::Connected(SessionFacts::new(3, "", None))
-            }
-            (Effect::Connect { .. }, _) => Observation::ConnectFailed(bad),
-            (Effect::Disconnect { .. }, _) => Observation::Disconnected(loss(None)),
-            (Effect::Terminate { .. }, 0..=2) => Observation::Exited(bad),
-            (Effect::Terminate { .. }, _) => Observation::TerminationFailed(bad),
-            (Effect::Repair { .. }, 0 | 1) => Observation::Repaired,
-            (Effect::Repair { .. }, _) => Observation::RepairFailed(bad),
-            (Effect::CheckSilence { .. }, _) => Observation::Silence {
-                silence: Duration::from_secs(u64::from(how)),
-                suspended: Duration::ZERO,
-                verification: Verification::NotAsked,
-            },
-            (_, _) => Observation::Silence {
-                silence: Duration::from_secs(u64::from(how)),
-                suspended: Duration::ZERO,
-                verification: if kind == 0 {
-                    Verification::Unanswered
-                } else {
-                    Verification::Answered
-                },
-            },
-        };
-        // Answers to a watch over a connection that is being closed arrive too late; they are dropped with it.
-        let watches =
-            |effect: &Effect| matches!(effect, Effect::CheckSilence { .. } | Effect::Verify { .. });
-        if matches!(observation, Observation::Disconnected(_)) {
-            self.open.retain(|effect| !watches(effect));
-        }
-        let at = self
-            .open
-            .iter()
-            .position(|effect| *effect == first)
-            .expect("still open");
-        self.open.swap(0, at);
-        self.answer(|_| true, observation);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
-
-    /// Whatever happens in whatever order: the invariants hold at every step; once the world is kind again a wanted gateway comes
-    /// up, an unwanted one is gone, and every ticket has been answered exactly once.
-    #[test]
-    fn random_histories(acts in prop::collection::vec(act(), 0..120), attach in 0_u8..3, repair in any::<bool>()) {
-        let attach = [AttachMode::Never, AttachMode::IfPresent, AttachMode::Only][attach as usize];
-        let mut world = World::new(LifecycleConfig { attach, repair, ..config() });
-        for act in acts {
-            world.perform(act);
-        }
-        let wanted = world.machine.wants_running();
-        world.be_kind();
-        for _ in 0..40 {
-            world.pass(seconds(61));
-            world.be_kind();
-        }
-        let phase = world.status().phase;
-        if !wanted {
-            // A child that refused to end is the one thing that may be left; a person has been told.
-            prop_assert!(phase == Phase::Stopped || (phase == Phase::Failed && world.child.is_some()), "{phase:?}");
-        } else if attach != AttachMode::Only {
-            prop_assert!(matches!(phase, Phase::Ready | Phase::Failed | Phase::GaveUp), "{phase:?}");
-        }
-        let stop = world.stop();
-        world.be_kind();
-        prop_assert_eq!(world.outcome(stop), Some(&TicketOutcome::Stopped));
-        prop_assert_eq!(world.status(), GatewayStatus::default());
-        prop_assert_eq!(world.answers.len() as u64, world.tickets, "a ticket without an answer");
-    }
-
-    /// However often and however a gateway fails, the number of launches in an hour without a user is bounded.
-    #[test]
-    fn launches_are_bounded(hows in prop::collection::vec(any::<u8>(), 1..20)) {
-        let mut world = World::new(LifecycleConfig { attach: AttachMode::Never, ..config() });
-        world.start();
-        let mut turn = 0;
-        while world.now < Time::ZERO + seconds(3_600) && turn < 5_000 {
-            let how = hows[turn % hows.len()];
-            turn += 1;
-            if world.open.is_empty() {
-                world.pass(seconds(1));
-            } else {
-                world.answer_somehow(how);
-            }
-            if how % 7 == 0 && world.child.is_some() {
-                world.exits(temporary());
-            }
-        }
-        prop_assert!(world.launches <= 1 + 10 + 1 + 60, "{} launches", world.launches);
-    }
-}
-
-#[test]
-fn the_machine_can_be_stored_and_compared() {
-    let machine = World::running(config()).machine;
-    assert_eq!(machine, machine.clone());
-    assert_eq!(vec![machine.clone()].len(), 1);
-    assert_eq!(machine.ledger().attempts(), 0);
 }

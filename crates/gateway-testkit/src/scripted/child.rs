@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gateway_process::{
     ChildExit, ExitReason, LaunchSpec, ManagedChild, OutputLine, OutputSender, OutputSource,
-    OutputStream, StderrLevel, TerminateError, Termination, TerminationReason,
+    OutputStream, ProcessSample, StderrLevel, TerminateError, Termination, TerminationReason,
 };
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
@@ -46,6 +46,7 @@ struct Shared {
     machine: Machine,
     pid: u32,
     spawned: Instant,
+    busy: bool,
     leftovers: Vec<u32>,
     state: Mutex<State>,
     exit: watch::Sender<Option<ChildExit>>,
@@ -108,6 +109,7 @@ impl ScriptedChild {
             machine: machine.clone(),
             pid,
             spawned: Instant::now(),
+            busy: plan.busy,
             leftovers: plan.leftovers.clone(),
             state: Mutex::new(State {
                 reason: None,
@@ -180,6 +182,19 @@ impl ManagedChild for ScriptedChild {
 
     fn progress(&self) -> watch::Receiver<u64> {
         self.shared.progress.subscribe()
+    }
+
+    fn sample(&self) -> Option<ProcessSample> {
+        let alive = self.shared.exit.borrow().is_none();
+        alive.then(|| ProcessSample {
+            processor_time: if self.shared.busy {
+                self.shared.spawned.elapsed()
+            } else {
+                Duration::ZERO
+            },
+            lines: *self.shared.progress.borrow(),
+            halted: false,
+        })
     }
 
     async fn wait(&self) -> ChildExit {

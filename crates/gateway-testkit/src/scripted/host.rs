@@ -60,6 +60,10 @@ impl ProcessHost for ScriptedHost {
         Ok(self.machine.owners(port))
     }
 
+    fn time_asleep(&self) -> Duration {
+        self.machine.time_asleep()
+    }
+
     async fn run(&self, spec: &LaunchSpec, deadline: Duration) -> Result<RunReport, RunError> {
         let plan = self.machine.next_run_plan();
         self.machine.begin_run(spec.to_string());

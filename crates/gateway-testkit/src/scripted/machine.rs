@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use gateway_process::PortOwner;
 use tokio::io::DuplexStream;
@@ -54,6 +55,7 @@ struct World {
     living: BTreeSet<u32>,
     max_living: usize,
     next_pid: u32,
+    asleep: Duration,
 }
 
 #[derive(Debug)]
@@ -91,6 +93,7 @@ impl Machine {
             living: BTreeSet::new(),
             max_living: 1,
             next_pid: FIRST_PID,
+            asleep: Duration::ZERO,
         })))
     }
 
@@ -156,6 +159,31 @@ impl Machine {
             Answers::Gateway(gateway) => Some(Arc::clone(gateway)),
             _ => None,
         }
+    }
+
+    /// The machine was asleep for this long, in no time at all: its clock stands still while it sleeps, as that of Linux does.
+    pub fn sleep(&self, time: Duration) {
+        let mut world = self.world();
+        world.asleep += time;
+        world.record(Happening::Slept { time });
+    }
+
+    pub(super) fn time_asleep(&self) -> Duration {
+        self.world().asleep
+    }
+
+    /// How many clients are connected to the gateways on this machine's ports, whoever they are.
+    #[must_use]
+    pub fn open_connections(&self) -> u64 {
+        let world = self.world();
+        let gateways = world
+            .ports
+            .values()
+            .filter_map(|listener| match &listener.answers {
+                Answers::Gateway(gateway) => Some(gateway.statistics().connected),
+                _ => None,
+            });
+        gateways.sum()
     }
 
     /// Process ids of the children that live.

@@ -49,6 +49,8 @@ pub struct ChildPlan {
     /// The gateway stops answering this long after the spawn; the process lives. A process that is wedged altogether
     /// also [`ignores`](AskPlan::Ignores) being asked to end.
     pub stall_after: Option<Duration>,
+    /// It uses the processor all the time, as a gateway does whose event loop is blocked by work.
+    pub busy: bool,
     /// How it takes being asked to end.
     pub ask: AskPlan,
     /// Not even force ends it, like a process stuck in the kernel.
@@ -67,6 +69,7 @@ impl Default for ChildPlan {
             own_token: false,
             exit: None,
             stall_after: None,
+            busy: false,
             ask: AskPlan::Obeys {
                 after: Duration::from_millis(100),
                 code: 0,

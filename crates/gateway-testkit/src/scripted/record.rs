@@ -72,6 +72,11 @@ pub enum Happening {
         /// The port.
         port: u16,
     },
+    /// The machine was asleep.
+    Slept {
+        /// For how long.
+        time: Duration,
+    },
     /// Somebody opened a connection to a port.
     Dialled {
         /// The port.

@@ -199,9 +199,9 @@ impl Drop for Supervised {
             }
         }
         const NEWEST: usize = 60;
-        let journal = self.manager.journal();
-        for entry in &journal[journal.len().saturating_sub(NEWEST)..] {
-            eprintln!("  {:?} {:?}", entry.at, entry.occurrence);
+        let why = self.manager.why();
+        for entry in &why[why.len().saturating_sub(NEWEST)..] {
+            eprintln!("  {entry}");
         }
     }
 }

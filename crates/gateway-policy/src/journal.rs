@@ -1,0 +1,204 @@
+//! The answer to "why did it do that?": what went into a machine, which rules fired, what came out, and a proof that this is the
+//! whole story.
+//!
+//! A machine is deterministic, so what went in explains what came out. The journal is bounded all the same: instead of
+//! forgetting its oldest entries it lets a second machine live through them, and replays the rest from there
+//! ([`Journal::replay`]).
+//!
+//! ```
+//! use gateway_policy::status::Ticket;
+//! use gateway_policy::{Input, Journal, Lifecycle, LifecycleConfig, Time, Trigger};
+//!
+//! let mut machine = Lifecycle::new(LifecycleConfig::default());
+//! let mut journal = Journal::new(&machine, 512);
+//! let start = Trigger::Input(Input::Start(Ticket::from_number(1)));
+//! let effects = journal.advance(&mut machine, Time::ZERO, start);
+//! assert!(!effects.is_empty());
+//! assert!(journal.replay().is_ok());
+//! ```
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::Time;
+use crate::lifecycle::{Effect, Input, Lifecycle, Rule};
+
+/// What makes a machine move.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    /// It was told something.
+    Input(Input),
+    /// One of its deadlines passed.
+    Timeout,
+}
+
+/// One move of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct JournalEntry {
+    /// When.
+    pub at: Time,
+    /// What made it move.
+    pub trigger: Trigger,
+    /// Which rules fired, in order, each with the facts that it looked at.
+    pub rules: Vec<Rule>,
+    /// What it asked for, in order.
+    pub effects: Vec<Effect>,
+}
+
+impl JournalEntry {
+    /// Moves a machine and writes down what came of it.
+    #[must_use]
+    pub fn of(machine: &mut Lifecycle, at: Time, trigger: Trigger) -> Self {
+        match trigger.clone() {
+            Trigger::Input(input) => machine.handle(at, input),
+            Trigger::Timeout => machine.handle_timeout(at),
+        }
+        Self {
+            at,
+            trigger,
+            rules: core::iter::from_fn(|| machine.poll_rule()).collect(),
+            effects: core::iter::from_fn(|| machine.poll_effect()).collect(),
+        }
+    }
+
+    /// Whether it decided something that a short story should tell.
+    #[must_use]
+    pub fn is_routine(&self) -> bool {
+        self.rules.iter().all(Rule::is_routine)
+    }
+}
+
+/// The time and the rules, on one line.
+impl core::fmt::Display for JournalEntry {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "{}: ", self.at)?;
+        for (index, rule) in self.rules.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(formatter, "{comma}{rule}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A machine that was given the recorded triggers did something else than was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the machine does not do again what the journal says: recorded {recorded:?}, replayed {replayed:?}"
+)]
+pub struct Divergence {
+    /// What the journal says.
+    pub recorded: JournalEntry,
+    /// What the machine did.
+    pub replayed: JournalEntry,
+}
+
+/// The newest moves of a machine, and the machine as it was before them.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    /// As it was before the oldest entry.
+    base: Lifecycle,
+    entries: VecDeque<JournalEntry>,
+    capacity: usize,
+}
+
+impl Journal {
+    /// An empty journal of this machine that keeps so many entries, at least one.
+    #[must_use]
+    pub fn new(machine: &Lifecycle, capacity: usize) -> Self {
+        Self {
+            base: machine.clone(),
+            entries: VecDeque::new(),
+            capacity: capacity.max(1),
+        }
+    }
+
+    /// Moves the machine that this is the journal of, and gives the effects to perform.
+    pub fn advance(&mut self, machine: &mut Lifecycle, at: Time, trigger: Trigger) -> Vec<Effect> {
+        let entry = JournalEntry::of(machine, at, trigger);
+        let effects = entry.effects.clone();
+        if self.entries.len() == self.capacity
+            && let Some(oldest) = self.entries.pop_front()
+        {
+            // Deterministic, so what it does is known already.
+            let _ = JournalEntry::of(&mut self.base, oldest.at, oldest.trigger);
+        }
+        self.entries.push_back(entry);
+        effects
+    }
+
+    /// The entries, oldest first.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &JournalEntry> {
+        self.entries.iter()
+    }
+
+    /// Lives through the recorded triggers once more and compares. Gives the machine as it is at the end.
+    ///
+    /// # Errors
+    /// The first entry in which the machine does something else than is recorded; it would be a defect of this crate.
+    pub fn replay(&self) -> Result<Lifecycle, Divergence> {
+        let mut machine = self.base.clone();
+        for recorded in &self.entries {
+            let replayed = JournalEntry::of(&mut machine, recorded.at, recorded.trigger.clone());
+            if replayed != *recorded {
+                return Err(Divergence {
+                    recorded: recorded.clone(),
+                    replayed,
+                });
+            }
+        }
+        Ok(machine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+    use crate::lifecycle::LifecycleConfig;
+    use crate::status::Ticket;
+
+    fn command(number: u64) -> Trigger {
+        let ticket = Ticket::from_number(number);
+        Trigger::Input(if number.is_multiple_of(2) {
+            Input::Stop(ticket)
+        } else {
+            Input::Start(ticket)
+        })
+    }
+
+    #[test]
+    fn a_bounded_journal_replays_what_it_still_holds() {
+        let mut machine = Lifecycle::new(LifecycleConfig::default());
+        let mut journal = Journal::new(&machine, 3);
+        for number in 1..=10 {
+            let effects = journal.advance(&mut machine, Time::from_millis(number), command(number));
+            assert!(!effects.is_empty());
+            assert_eq!(journal.replay().as_ref(), Ok(&machine), "after {number}");
+        }
+        assert_eq!(journal.entries().count(), 3);
+        let newest = journal.entries().next_back().map(ToString::to_string);
+        assert_eq!(newest.as_deref(), Some("0.010 s: stop-wanted, taken-down"));
+    }
+
+    #[test]
+    fn a_journal_that_was_tampered_with_is_found_out() {
+        let mut machine = Lifecycle::new(LifecycleConfig::default());
+        let mut journal = Journal::new(&machine, 0);
+        journal.advance(&mut machine, Time::ZERO, command(1));
+        assert_eq!(journal.entries().count(), 1, "at least one entry is kept");
+        journal.entries[0].effects.clear();
+        let divergence = journal.replay().expect_err("it was changed");
+        assert_eq!(divergence.recorded, journal.entries[0]);
+        assert_ne!(divergence.replayed, divergence.recorded);
+    }
+
+    #[test]
+    fn what_only_goes_on_is_routine() {
+        let mut machine = Lifecycle::new(LifecycleConfig::default());
+        let start = JournalEntry::of(&mut machine, Time::ZERO, command(1));
+        assert!(!start.is_routine());
+        let early = JournalEntry::of(&mut machine, Time::ZERO, Trigger::Timeout);
+        assert!(early.is_routine() && early.effects.is_empty(), "{early}");
+    }
+}
