@@ -8,12 +8,16 @@
 //! none of the crates that it tests.
 
 mod command;
+mod explore;
 mod features;
 mod installation;
 mod interrupt;
+mod job;
 mod leftovers;
 mod libtest;
+mod lock;
 mod matrix;
+mod mutants;
 mod node_range;
 mod pins;
 mod progress;
@@ -25,14 +29,17 @@ mod rows;
 mod spdx;
 #[cfg(test)]
 mod tidy;
+mod tools;
 mod workspace;
 
-use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::interrupt::Interrupt;
+use crate::job::{Echo, Job};
+use crate::mutants::{Judgement, Selection};
 use crate::pins::{DEFAULT_PIN, PINS, Pin};
 use crate::workspace::Workspace;
 
@@ -50,6 +57,10 @@ enum Task {
     Test(TestArguments),
     /// Play stories of the whole manager in virtual time: one by its seed, told line by line, or many.
     Sim(SimArguments),
+    /// Check every interleaving of the lifecycle machine, deeper than the matrix does.
+    Model(ModelArguments),
+    /// Change the decisions in small ways, one at a time, and list the changes that no test notices.
+    Mutants(Selection),
     /// Provision real gateways for tests.
     #[command(subcommand)]
     Gateway(GatewayTask),
@@ -86,6 +97,13 @@ struct SimArguments {
         default_value_t = 1_000
     )]
     seeds: u64,
+}
+
+#[derive(Args)]
+struct ModelArguments {
+    /// How many steps deep; without it, as deep as the test thinks worth while.
+    #[arg(long, value_name = "N")]
+    depth: Option<usize>,
 }
 
 #[derive(Subcommand)]
@@ -144,30 +162,27 @@ fn run(task: Task) -> Result<ExitCode, String> {
             let interrupt = Interrupt::install()?;
             matrix::run(&Workspace::load()?, &rows, &interrupt)
         }
-        Task::Sim(SimArguments { seed, seeds }) => {
-            let (variable, number) = match seed {
-                Some(seed) => ("GATEWAY_SIMULATION_SEED", seed),
-                None => ("GATEWAY_SIMULATION_SEEDS", seeds),
-            };
-            let test = [
-                "test",
-                "--quiet",
-                "--package",
-                "gateway-manager",
-                "--test",
-                "simulated",
-            ];
-            let status = workspace::cargo(Path::new(env!("CARGO_MANIFEST_DIR")))
-                .args(test)
-                .args(["--", "--exact", "--nocapture", "stories_by_seed"])
-                .env(variable, number.to_string())
-                .status()
-                .map_err(|error| format!("cargo could not be run: {error}"))?;
-            Ok(if status.success() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            })
+        Task::Sim(SimArguments { seed, seeds }) => explore::stories(seed, seeds).run(),
+        Task::Model(ModelArguments { depth }) => explore::model(depth).run(),
+        Task::Mutants(selection) => {
+            let interrupt = Interrupt::install()?;
+            let mut job = Job::new("mutants", &interrupt);
+            // Whoever starts this by hand may choose any number of mutants, and may end it.
+            let limit = Duration::from_secs(24 * 60 * 60);
+            let Judgement { tally, failure } = mutants::run(
+                &Workspace::load()?,
+                &selection,
+                limit,
+                &mut job,
+                Echo::Stdout,
+            )?;
+            print!("{}", tally.findings());
+            println!("{tally}");
+            match failure {
+                Some(failure) => Err(failure),
+                None if tally.counts().failed > 0 => Ok(ExitCode::FAILURE),
+                None => Ok(ExitCode::SUCCESS),
+            }
         }
         Task::Gateway(GatewayTask::Install(InstallArguments { version, all })) => {
             let interrupt = Interrupt::install()?;

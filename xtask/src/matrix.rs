@@ -9,18 +9,15 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use crate::command::{self, Finished, Notice, Source};
 use crate::features;
 use crate::interrupt::Interrupt;
+use crate::job::{Echo, Job};
 use crate::libtest::{self, Counts};
+use crate::mutants::{self, Judgement, Selection};
 use crate::pins::Pin;
-use crate::progress::Progress;
 use crate::provision::{self, ProvisionError};
 use crate::rows::{Row, Work};
 use crate::workspace::{Package, Workspace};
-
-/// Off a terminal, how often a row that is still running says so.
-const STILL_RUNNING: Duration = Duration::from_secs(15);
 
 /// The text of `--list`.
 pub(crate) fn list(rows: &[Row]) -> String {
@@ -51,19 +48,19 @@ pub(crate) fn run(
         let mut runner = Runner {
             workspace,
             row,
-            interrupt,
+            job: Job::new(&row.name, interrupt),
             report: Report::default(),
         };
         runner.work();
-        let report = runner.report;
+        let Runner { report, job, .. } = runner;
 
         let log = logs.join(format!("{}.log", row.name));
-        fs::write(&log, &report.log)
+        fs::write(&log, &job.log)
             .map_err(|error| format!("cannot write {}: {error}", log.display()))?;
         if report.counts.failed > 0 {
             println!(
                 "---- {} ----\n{}---- end of {} ----",
-                row.name, report.log, row.name
+                row.name, job.log, row.name
             );
             failed.push(format!("{} ({})", row.name, relative(workspace, log)));
         }
@@ -112,7 +109,6 @@ struct Report {
     counts: Counts,
     /// Why something was skipped or failed.
     notes: Vec<String>,
-    log: String,
 }
 
 impl Report {
@@ -125,15 +121,8 @@ impl Report {
 struct Runner<'a> {
     workspace: &'a Workspace,
     row: &'a Row,
-    interrupt: &'a Interrupt,
+    job: Job<'a>,
     report: Report,
-}
-
-/// Which output is shown as it comes, whatever the outcome.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Echo {
-    Nothing,
-    Stdout,
 }
 
 impl Runner<'_> {
@@ -163,6 +152,7 @@ impl Runner<'_> {
             } => self.tests(package, arguments, *limit),
             Work::FeatureCombinations { limit } => self.feature_combinations(*limit),
             Work::RealGateway { pin, limit } => self.real_gateway(pin, *limit),
+            Work::Mutants { limit } => self.mutants(*limit),
             Work::NotBuilt => self
                 .report
                 .add(Counts::SKIPPED, Some("not built yet".to_owned())),
@@ -202,7 +192,7 @@ impl Runner<'_> {
             .collect();
         for package in libraries {
             for features in features::combinations(package) {
-                if self.interrupt.requested() {
+                if self.job.interrupt.requested() {
                     return;
                 }
                 let features = features.join(",");
@@ -231,18 +221,14 @@ impl Runner<'_> {
     }
 
     fn real_gateway(&mut self, pin: &Pin, limit: Duration) {
-        let provisioned = match provision::ensure(self.workspace, pin, self.interrupt) {
+        let provisioned = match provision::ensure(self.workspace, pin, self.job.interrupt) {
             Ok(provisioned) => provisioned,
             Err(ProvisionError::Impossible(why)) => {
                 return self.report.add(Counts::SKIPPED, Some(why));
             }
-            Err(ProvisionError::Failed(why)) => {
-                let _ = writeln!(self.report.log, "{why}");
-                let first = why.lines().next().unwrap_or_default().to_owned();
-                return self.report.add(Counts::FAILED, Some(first));
-            }
+            Err(ProvisionError::Failed(why)) => return self.fail(&why),
         };
-        let _ = writeln!(self.report.log, "{provisioned}");
+        let _ = writeln!(self.job.log, "{provisioned}");
         println!("{provisioned}");
         let mut cargo = self.workspace.cargo();
         cargo.args([
@@ -262,6 +248,33 @@ impl Runner<'_> {
         self.count_tests(cargo, limit, Echo::Stdout);
     }
 
+    fn mutants(&mut self, limit: Duration) {
+        let selection = Selection::default();
+        let judged = mutants::run(
+            self.workspace,
+            &selection,
+            limit,
+            &mut self.job,
+            Echo::Nothing,
+        );
+        match judged {
+            Ok(Judgement { tally, failure }) => {
+                self.report.add(tally.counts(), Some(tally.to_string()));
+                if let Some(failure) = failure {
+                    self.report.add(Counts::FAILED, Some(failure));
+                }
+            }
+            Err(why) => self.fail(&why),
+        }
+    }
+
+    /// Counts a failure whose first line says enough for the report.
+    fn fail(&mut self, why: &str) {
+        let _ = writeln!(self.job.log, "{why}");
+        let first = why.lines().next().unwrap_or_default().to_owned();
+        self.report.add(Counts::FAILED, Some(first));
+    }
+
     /// Runs one command of the row. Returns its output and why it failed.
     fn command(
         &mut self,
@@ -269,40 +282,14 @@ impl Runner<'_> {
         limit: Duration,
         echo: Echo,
     ) -> (String, Option<String>) {
-        let _ = writeln!(self.report.log, "$ {}", shown(&command));
-        let mut progress = Progress::start(&self.row.name, STILL_RUNNING);
-        let finished = command::run(command, limit, self.interrupt, |notice| match notice {
-            Notice::Line(Source::Stdout, line) if echo == Echo::Stdout => {
-                progress.clear();
-                println!("  {line}");
-            }
-            Notice::Line(_, line) => progress.set(line),
-            Notice::Tick => progress.tick(),
-        });
-        progress.clear();
-        let (output, failure) = match finished {
+        match self.job.run(command, limit, echo) {
             Ok(finished) => {
                 let failure = finished.failure();
-                let Finished { output, .. } = finished;
-                (output, failure)
+                (finished.output, failure)
             }
-            Err(error) => (String::new(), Some(format!("cannot be run: {error}"))),
-        };
-        self.report.log.push_str(&output);
-        if let Some(failure) = &failure {
-            let _ = writeln!(self.report.log, "failed: {failure}");
+            Err(why) => (String::new(), Some(why)),
         }
-        (output, failure)
     }
-}
-
-/// The command as it could be typed, for the log.
-fn shown(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 /// Whether cargo summed up warnings of a crate. They are not turned into errors through `RUSTFLAGS`, because that
@@ -365,7 +352,7 @@ mod tests {
         let mut runner = Runner {
             workspace: &workspace,
             row,
-            interrupt: &interrupt,
+            job: Job::new(&row.name, &interrupt),
             report: Report::default(),
         };
         runner.work();

@@ -6,7 +6,7 @@
 use std::env::consts;
 use std::error::Error;
 use std::fmt;
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::command::{self, Notice};
 use crate::installation::{self, Defect, Installation};
 use crate::interrupt::Interrupt;
+use crate::lock;
 use crate::pins::{self, Pin};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
@@ -109,7 +110,8 @@ pub(crate) fn ensure(
         ProvisionError::Failed(format!("cannot {what} {}: {error}", path.display()))
     };
     fs::create_dir_all(&folder).map_err(|error| cannot("create", &folder, error))?;
-    let _lock = lock(&folder.join(format!("{}.lock", pin.openclaw)), interrupt)?;
+    let _lock = lock::hold(&folder.join(format!("{}.lock", pin.openclaw)), interrupt)
+        .map_err(ProvisionError::Failed)?;
 
     let started = Instant::now();
     let checked = installation::check(&project, pin, node_package);
@@ -162,30 +164,6 @@ pub(crate) fn ensure(
         how: How::Installed,
         took: started.elapsed(),
     })
-}
-
-/// Keeps other processes out. The operating system lets go of the lock when this process ends, however it ends.
-fn lock(path: &Path, interrupt: &Interrupt) -> Result<File, ProvisionError> {
-    let failed = |error: io::Error| {
-        ProvisionError::Failed(format!("cannot lock {}: {error}", path.display()))
-    };
-    let file = File::create(path).map_err(failed)?;
-    let mut told = false;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-            Err(TryLockError::WouldBlock) => {}
-        }
-        if interrupt.requested() {
-            return Err(ProvisionError::Failed("interrupted".to_owned()));
-        }
-        if !told {
-            eprintln!("another process holds {}; waiting for it", path.display());
-            told = true;
-        }
-        command::pause(Duration::from_millis(200));
-    }
 }
 
 fn npm() -> Command {
@@ -300,18 +278,5 @@ mod tests {
         }
         assert_eq!(unpacked(modules.path()), 3);
         assert_eq!(unpacked(&modules.path().join("nothing-here")), 0);
-    }
-
-    #[test]
-    fn a_lock_that_is_held_is_waited_for_until_interrupted() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("lock");
-        let held = lock(&path, &Interrupt::default()).unwrap();
-        let interrupt = Interrupt::default();
-        interrupt.raise();
-        let refused = lock(&path, &interrupt).unwrap_err();
-        assert_eq!(refused.to_string(), "interrupted");
-        drop(held);
-        assert!(lock(&path, &interrupt).is_ok());
     }
 }

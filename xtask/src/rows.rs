@@ -34,6 +34,8 @@ pub(crate) enum Work {
     FeatureCombinations { limit: Duration },
     /// The tests against a real gateway, which is provisioned first.
     RealGateway { pin: &'static Pin, limit: Duration },
+    /// Small changes of the decisions, each of which a test has to notice; each counts as one check.
+    Mutants { limit: Duration },
     /// A kind of test that this repository does not have yet.
     NotBuilt,
 }
@@ -166,6 +168,11 @@ pub(crate) fn all() -> Vec<Row> {
         },
     }));
     rows.extend([
+        row(
+            "mutants",
+            "small changes of the decisions, one at a time: a test notices each of them",
+            Work::Mutants { limit: minutes(25) },
+        ),
         row(
             "fuzz",
             "everything that parses bytes, on made-up input",

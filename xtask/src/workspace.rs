@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -127,10 +127,16 @@ impl Package {
     }
 }
 
-/// Cargo as somebody at a prompt would start it: `cargo run`, which started this program, has put the variables of
-/// this package into the environment, and build scripts that look at them would be run again for nothing.
+/// A cargo command that starts in `folder`.
 pub(crate) fn cargo(folder: &Path) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    as_from_a_prompt(&program, folder)
+}
+
+/// A program that is cargo or calls it, as somebody at a prompt would start it: `cargo run`, which started this program,
+/// has put the variables of this package into the environment, and build scripts that look at them would be run again
+/// for nothing.
+pub(crate) fn as_from_a_prompt(program: impl AsRef<OsStr>, folder: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(folder).env("CARGO_TERM_COLOR", "never");
     for (name, _) in env::vars_os() {
