@@ -2,12 +2,14 @@
 //!
 //! `cargo xtask test` decides whether a change is good: it runs the test matrix of `rows`, row by row, and counts
 //! what really ran. `cargo xtask gateway install` puts a pinned OpenClaw and a Node that suits it under `target/`.
+//! `cargo xtask mutants` and `cargo xtask defects` test the tests: they break the code and look who notices.
 //! The rules that the repository keeps (`tidy`, `purity`) are ordinary tests of this crate and run as matrix rows.
 //!
 //! This crate is built before anything else can run, so it stays on a few small dependencies: no async runtime, and
 //! none of the crates that it tests.
 
 mod command;
+mod defects;
 mod explore;
 mod features;
 mod installation;
@@ -32,16 +34,21 @@ mod tidy;
 mod tools;
 mod workspace;
 
+use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::defects::Choice;
 use crate::interrupt::Interrupt;
 use crate::job::{Echo, Job};
 use crate::mutants::{Judgement, Selection};
 use crate::pins::{DEFAULT_PIN, PINS, Pin};
 use crate::workspace::Workspace;
+
+/// The limit of what somebody has started by hand, may have chosen as large as they like, and may end at any time.
+const BY_HAND: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Automation of the workspace.
 #[derive(Parser)]
@@ -61,6 +68,8 @@ enum Task {
     Model(ModelArguments),
     /// Change the decisions in small ways, one at a time, and list the changes that no test notices.
     Mutants(Selection),
+    /// Put known defects back, one at a time, and demand that the tests named for each of them fail.
+    Defects(Choice),
     /// Provision real gateways for tests.
     #[command(subcommand)]
     Gateway(GatewayTask),
@@ -167,12 +176,10 @@ fn run(task: Task) -> Result<ExitCode, String> {
         Task::Mutants(selection) => {
             let interrupt = Interrupt::install()?;
             let mut job = Job::new("mutants", &interrupt);
-            // Whoever starts this by hand may choose any number of mutants, and may end it.
-            let limit = Duration::from_secs(24 * 60 * 60);
             let Judgement { tally, failure } = mutants::run(
                 &Workspace::load()?,
                 &selection,
-                limit,
+                BY_HAND,
                 &mut job,
                 Echo::Stdout,
             )?;
@@ -182,6 +189,28 @@ fn run(task: Task) -> Result<ExitCode, String> {
                 Some(failure) => Err(failure),
                 None if tally.counts().failed > 0 => Ok(ExitCode::FAILURE),
                 None => Ok(ExitCode::SUCCESS),
+            }
+        }
+        Task::Defects(choice) => {
+            if let Some(why) = defects::impossible() {
+                return Err(why);
+            }
+            let interrupt = Interrupt::install()?;
+            let workspace = Workspace::load()?;
+            let mut job = Job::new("defects", &interrupt);
+            let judged = defects::run(&workspace, &choice, BY_HAND, &mut job, |judged| {
+                println!("{judged}");
+            });
+            let log = workspace.target.join("defects").join("log");
+            fs::write(&log, &job.log)
+                .map_err(|error| format!("cannot write {}: {error}", log.display()))?;
+            let judged = judged?;
+            println!("{}", defects::totals(&judged));
+            if judged.iter().all(|judged| judged.counts().failed == 0) {
+                Ok(ExitCode::SUCCESS)
+            } else {
+                println!("what the commands printed is in {}", log.display());
+                Ok(ExitCode::FAILURE)
             }
         }
         Task::Gateway(GatewayTask::Install(InstallArguments { version, all })) => {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use crate::defects::{self, Choice, Outcome};
 use crate::features;
 use crate::interrupt::Interrupt;
 use crate::job::{Echo, Job};
@@ -153,6 +154,7 @@ impl Runner<'_> {
             Work::FeatureCombinations { limit } => self.feature_combinations(*limit),
             Work::RealGateway { pin, limit } => self.real_gateway(pin, *limit),
             Work::Mutants { limit } => self.mutants(*limit),
+            Work::Defects { limit } => self.defects(*limit),
             Work::NotBuilt => self
                 .report
                 .add(Counts::SKIPPED, Some("not built yet".to_owned())),
@@ -265,6 +267,27 @@ impl Runner<'_> {
                 }
             }
             Err(why) => self.fail(&why),
+        }
+    }
+
+    fn defects(&mut self, limit: Duration) {
+        if let Some(why) = defects::impossible() {
+            return self.report.add(Counts::SKIPPED, Some(why));
+        }
+        let report = &mut self.report;
+        let judged = defects::run(
+            self.workspace,
+            &Choice::default(),
+            limit,
+            &mut self.job,
+            |judged| {
+                let unnoticed = judged.outcome != Outcome::Noticed;
+                let note = format!("{}: {}", judged.patch.name, judged.outcome);
+                report.add(judged.counts(), unnoticed.then_some(note));
+            },
+        );
+        if let Err(why) = judged {
+            self.fail(&why);
         }
     }
 

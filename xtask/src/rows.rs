@@ -36,6 +36,8 @@ pub(crate) enum Work {
     RealGateway { pin: &'static Pin, limit: Duration },
     /// Small changes of the decisions, each of which a test has to notice; each counts as one check.
     Mutants { limit: Duration },
+    /// Known defects put back one at a time, each of which the tests named for it have to notice; each counts as one check.
+    Defects { limit: Duration },
     /// A kind of test that this repository does not have yet.
     NotBuilt,
 }
@@ -157,6 +159,11 @@ pub(crate) fn all() -> Vec<Row> {
                 ],
                 &[("GATEWAY_SIMULATION_SEEDS", "3000")],
             ),
+        ),
+        row(
+            "defects",
+            "known defects put back, one at a time: the tests named for each of them fail",
+            Work::Defects { limit: minutes(20) },
         ),
     ];
     rows.extend(PINS.iter().map(|pin| Row {

@@ -2,9 +2,12 @@
 //!
 //! Each test names every place that breaks its rule, so that one run shows all there is to mend.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::defects;
+use crate::defects::patch::{self, Patch};
 use crate::spdx;
 use crate::workspace::{Package, Workspace};
 
@@ -54,7 +57,7 @@ impl TextFile {
 }
 
 /// Every text file that belongs to the repository. Build output and dot folders other than the two that are committed
-/// do not.
+/// do not, and neither does the file `.git` of a second working tree.
 fn text_files(workspace: &Workspace) -> Vec<TextFile> {
     let mut files = Vec::new();
     let mut folders = vec![workspace.root.clone()];
@@ -67,7 +70,7 @@ fn text_files(workspace: &Workspace) -> Vec<TextFile> {
                 if !hidden && path != workspace.target && name != "target" {
                     folders.push(path);
                 }
-            } else if name != "Cargo.lock"
+            } else if ![".git", "Cargo.lock"].contains(&name.as_str())
                 && let Ok(text) = fs::read_to_string(&path)
             {
                 let path = path
@@ -192,10 +195,12 @@ fn no_path_of_a_development_machine() {
         concat!("/wo", "rk/").to_owned(),
         concat!("/ro", "ot/").to_owned(),
     ];
-    // A checkout directly below the root has no path long enough to be told from other text.
+    // A checkout directly below the root has no path long enough to be told from other text, and the folder for
+    // temporary files is on every machine.
     let checkout = workspace
         .root
         .parent()
+        .filter(|parent| *parent != env::temp_dir())
         .map(|parent| format!("{}/", parent.display()));
     paths.extend(checkout.filter(|path| path.len() > 4));
     let files = text_files(&workspace);
@@ -367,6 +372,34 @@ fn manifest_rules_find_what_they_should() {
     ] {
         assert_eq!(manifest_findings(&bad).len(), count, "{bad}");
     }
+}
+
+#[test]
+fn defects_are_named_after_their_rows() {
+    let patches = patch::load(&workspace().root.join(defects::FOLDER)).unwrap();
+    assert!(!patches.is_empty());
+    let misnamed = patches.iter().filter(|patch| !is_named_after_a_row(patch));
+    expect_none(
+        "the file of a defect is called after its row, as in B06-what-goes-wrong.patch for B6",
+        misnamed
+            .map(|patch| format!("{}: {}", patch.name, patch.rows.join(", ")))
+            .collect(),
+    );
+}
+
+/// Numbers in names of files have leading zeros, so that they are sorted.
+fn is_named_after_a_row(patch: &Patch) -> bool {
+    let Some((first, words)) = patch.name.split_once('-') else {
+        return false;
+    };
+    let words_fit = words
+        .chars()
+        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    words_fit
+        && patch.rows.iter().any(|row| {
+            let (kind, number) = row.split_at(1);
+            first == format!("{kind}{number:0>2}")
+        })
 }
 
 #[test]
