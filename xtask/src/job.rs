@@ -1,4 +1,4 @@
-//! The commands of one piece of work: each with a progress line and a time limit, the output of all of them in one log.
+//! The commands of one piece of work: one progress line and one log for all of them, a time limit for each.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -23,16 +23,19 @@ pub(crate) enum Echo {
 pub(crate) struct Job<'a> {
     label: String,
     pub(crate) interrupt: &'a Interrupt,
+    /// There from the first command on.
+    progress: Option<Progress>,
     /// What the commands printed, each after the line that started it.
     pub(crate) log: String,
 }
 
 impl<'a> Job<'a> {
-    /// A job that has run nothing yet. Its progress lines begin with `label`.
+    /// A job that has run nothing yet. Its progress line begins with `label`.
     pub(crate) fn new(label: &str, interrupt: &'a Interrupt) -> Self {
         Self {
             label: label.to_owned(),
             interrupt,
+            progress: None,
             log: String::new(),
         }
     }
@@ -49,7 +52,9 @@ impl<'a> Job<'a> {
     ) -> Result<Finished, String> {
         let shown = shown(&command);
         let _ = writeln!(self.log, "$ {shown}");
-        let mut progress = Progress::start(&self.label, STILL_RUNNING);
+        let progress = self
+            .progress
+            .get_or_insert_with(|| Progress::start(&self.label, STILL_RUNNING));
         let finished = command::run(command, limit, self.interrupt, |notice| match notice {
             Notice::Line(Source::Stdout, line) if echo == Echo::Stdout => {
                 progress.clear();
