@@ -43,7 +43,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 ];
 
 /// With `--model`: deep enough to walk through every phase, shallow enough for hundreds of runs.
-const MODEL_DEPTH: &str = "9";
+const MODEL_DEPTH: &str = "10";
 
 /// What to change, and with how many builds at a time.
 #[derive(Args, Clone, Debug)]
