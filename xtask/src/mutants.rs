@@ -211,6 +211,7 @@ pub(crate) fn run(
     let started = Instant::now();
     let finished = job.run(mutants, limit, echo)?;
     let took = started.elapsed();
+    remove(&copies)?;
 
     let judged = match &finished.ending {
         // Every mutant was caught, some were missed, or some timed out.
@@ -245,7 +246,6 @@ pub(crate) fn run(
             each.as_secs_f32()
         );
     }
-    remove(&copies)?;
     Ok(Judgement { tally, failure })
 }
 
