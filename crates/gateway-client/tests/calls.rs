@@ -177,6 +177,8 @@ async fn a_call_ends_at_its_deadline_and_its_late_answer_is_counted() {
 
     let answer: String = connection.call("next", &()).await.expect("answered");
     assert_eq!(answer, "in time");
+    let unasked = connection.events().try_next();
+    assert!(unasked.is_none(), "no event either: {unasked:?}");
     let statistics = connection.statistics();
     assert_eq!(
         (statistics.late_answers, statistics.unknown_answers),

@@ -26,9 +26,10 @@ use tokio_tungstenite::tungstenite::Message;
 async fn failure(transport: Scripted, options: ConnectOptions) -> (ConnectError, Duration) {
     let limit = options.handshake_timeout;
     let started = Instant::now();
-    let error = transport
-        .connect_with(options)
-        .await
+    // Far beyond the handshake's own deadline, so that one without an end is a failure and not a test that hangs.
+    let ended = tokio::time::timeout(limit * 10, transport.connect_with(options)).await;
+    let error = ended
+        .expect("the handshake never ends")
         .expect_err("this peer must not be accepted");
     let elapsed = started.elapsed();
     assert!(

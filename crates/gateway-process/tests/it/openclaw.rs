@@ -413,6 +413,30 @@ async fn gateway_and_doctor_have_the_same_environment_and_no_secret_in_their_arg
     assert_eq!(listed(&doctor), listed(&gateway));
 }
 
+/// Whoever launches connects with the same token afterwards, so nothing on the way may put another one in its place.
+#[test]
+fn the_token_of_the_launch_wins_over_one_in_the_environment() {
+    let command = OpenClaw::Command {
+        program: "openclaw".into(),
+        args: vec![],
+    };
+    let (inherited, mut set) = (
+        Environment::from_vars([("OPENCLAW_GATEWAY_TOKEN", "of-somebody-else")]),
+        Environment::empty(),
+    );
+    set.set("OPENCLAW_GATEWAY_TOKEN", "of-somebody-else");
+    for environment in [inherited, set] {
+        let launch = GatewayLaunch {
+            environment,
+            ..launch()
+        };
+        for spec in [command.gateway_spec(&launch), command.doctor_spec(&launch)] {
+            let token = spec.env.expose("OPENCLAW_GATEWAY_TOKEN");
+            assert_eq!(token, Some(OsStr::new("s3cret-value")), "{spec}");
+        }
+    }
+}
+
 #[test]
 fn a_command_keeps_its_own_arguments_in_front() {
     let command = OpenClaw::Command {

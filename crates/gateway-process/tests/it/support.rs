@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway_process::{
     Environment, LaunchSpec, ManagedChild, OsProcessHost, OutputEvent, OutputStream, ProcessHost,
 };
-use rustix::process::{Pid, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::time::timeout;
 
 /// No test waits longer than this for anything. It is far beyond what a loaded machine needs, and no test waits for it to pass.
@@ -55,6 +55,17 @@ pub(crate) fn is_alive(pid: u32) -> bool {
         // Without /proc a zombie cannot be told from a living process here; gone in between on Linux.
         Err(_) => !Path::new("/proc/self").exists(),
     }
+}
+
+/// Which of these descendants of a test are alive. They are not afterwards, so that a test that fails leaves none behind.
+pub(crate) fn survivors(pids: impl IntoIterator<Item = u32>) -> Vec<u32> {
+    let alive: Vec<u32> = pids.into_iter().filter(|pid| is_alive(*pid)).collect();
+    for pid in &alive {
+        let raw = Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap();
+        // It may have gone in this moment.
+        let _ = kill_process(raw, Signal::KILL);
+    }
+    alive
 }
 
 /// Waits, blocking, until a condition holds.
