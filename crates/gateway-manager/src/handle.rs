@@ -279,3 +279,156 @@ impl std::fmt::Debug for GatewayManager {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use gateway_policy::lifecycle::AttachMode;
+    use gateway_policy::status::{GatewayState, Phase};
+    use gateway_process::{Environment, OpenClaw};
+    use gateway_testkit::scripted::{ChildPlan, Foreign, ForeignKind, Machine};
+    use gateway_testkit::{FakeGateway, FakeGatewayConfig, Vintage};
+    use tempfile::TempDir;
+    use tokio::time::{sleep, timeout};
+
+    use crate::builder::PortChoice;
+    use crate::events::{Delivered, GatewayEvent};
+
+    const PORT: u16 = 18_789;
+
+    /// A machine in memory; the manager of it needs the directory as long as it lives.
+    fn bench(plan: ChildPlan) -> (Machine, TempDir, GatewayManagerBuilder) {
+        let (machine, state) = (Machine::new(), TempDir::new().unwrap());
+        machine.plan(plan);
+        let builder = GatewayManager::builder()
+            .openclaw(OpenClaw::Command {
+                program: "openclaw".into(),
+                args: Vec::new(),
+            })
+            .environment(Environment::empty())
+            .state_dir(state.path())
+            .port(PortChoice::Fixed(PORT))
+            .process_host(Arc::new(machine.host()))
+            .transport(Arc::new(machine.transport()));
+        (machine, state, builder)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_socket_is_not_health() {
+        let (machine, _state, builder) = bench(ChildPlan::default());
+        let manager = builder.build().unwrap();
+        manager.start().await.unwrap();
+        let healthy = manager.check_health().await;
+        assert!(healthy.is_healthy(), "{healthy:?}");
+
+        machine.gateway(PORT).expect("it serves").stall();
+        // Long enough to be silent, too short for the manager to have given it up.
+        sleep(Duration::from_secs(20)).await;
+        let health = manager.check_health().await;
+        assert_eq!(health.state, GatewayState::Running, "{health:?}");
+        assert!(!health.is_healthy(), "{health:?}");
+        assert_eq!(health.round_trip, None);
+        let silence = health.last_inbound.expect("there is a socket");
+        assert!(silence >= Duration::from_secs(20), "{silence:?}");
+        let error = health.error.expect("a reason");
+        assert!(error.contains("RPC timeout: health"), "{error}");
+        manager.stop().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn uptime_is_the_same_time_wherever_it_is_asked_for() {
+        let (_machine, _state, builder) = bench(ChildPlan::default());
+        let manager = builder.build().unwrap();
+        assert_eq!(manager.uptime(), None);
+        manager.start().await.unwrap();
+        let began = Instant::now();
+        let first = manager.uptime().expect("a session");
+        sleep(Duration::from_secs(90)).await;
+        let uptime = manager.uptime().expect("a session");
+        assert_eq!(uptime - first, began.elapsed());
+        assert_eq!(manager.check_health().await.uptime, Some(uptime));
+        manager.stop().await.unwrap();
+        assert_eq!(manager.uptime(), None);
+        assert_eq!(manager.check_health().await.uptime, None);
+    }
+
+    /// Each listener fails at the first thing that it hears: in an event, in a condition on the status, and with the status in its
+    /// hand.
+    #[tokio::test(start_paused = true)]
+    async fn listeners_that_panic_take_nothing_with_them() {
+        let (machine, _state, builder) = bench(ChildPlan::default());
+        let manager = builder.build().unwrap();
+        let mut events = manager.events();
+        let (mut condition, mut held) = (manager.status(), manager.status());
+        let listeners = [
+            tokio::spawn(async move {
+                events.next().await;
+                panic!("on purpose");
+            }),
+            tokio::spawn(async move {
+                let starting = condition.wait_for(|status| {
+                    assert_eq!(status.state, GatewayState::Stopped, "on purpose");
+                    false
+                });
+                starting.await.map(drop).unwrap();
+            }),
+            tokio::spawn(async move {
+                held.changed().await.unwrap();
+                let _status = held.borrow();
+                panic!("on purpose");
+            }),
+        ];
+        let patience = Duration::from_secs(60);
+        let started = timeout(patience, manager.start()).await;
+        started.expect("the start never ends").unwrap();
+        for listener in listeners {
+            assert!(listener.await.expect_err("it panics").is_panic());
+        }
+        let restarted = timeout(patience, manager.restart()).await;
+        restarted.expect("the restart never ends").unwrap();
+        let stopped = timeout(patience, manager.stop()).await;
+        stopped.expect("the stop never ends").unwrap();
+        assert_eq!(machine.living(), Vec::<u32>::new());
+    }
+
+    /// The gateway is somebody else's, so it lives on after the stop and answers when nobody wants to know any more.
+    #[tokio::test(start_paused = true)]
+    async fn a_hello_that_comes_after_the_stop_is_not_announced() {
+        let (machine, _state, builder) = bench(ChildPlan::default());
+        let mut config = FakeGatewayConfig::new(Vintage::default());
+        config.token = Some("theirs".into());
+        config.faults.hello_delay = Duration::from_secs(5);
+        let gateway = FakeGateway::start_in_memory(config);
+        machine.occupy(
+            PORT,
+            Foreign {
+                pid: None,
+                program: None,
+                kind: ForeignKind::Gateway(Box::new(gateway)),
+            },
+        );
+        let attached = builder.attach(AttachMode::Only).token("theirs");
+        let manager = attached.build().unwrap();
+        let mut events = manager.events();
+        let handle = manager.clone();
+        let starting = tokio::spawn(async move { handle.start().await });
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(manager.status().borrow().phase, Phase::Handshaking);
+        manager.stop().await.unwrap();
+        let started = starting.await.unwrap();
+        assert!(
+            matches!(started, Err(ManagerError::Superseded)),
+            "{started:?}"
+        );
+
+        sleep(Duration::from_secs(60)).await;
+        assert!(manager.hello().is_none(), "{:?}", manager.hello());
+        drop(manager);
+        while let Some(Delivered::Event(event)) = events.next().await {
+            if let GatewayEvent::Status(status) = event {
+                assert_ne!(status.state, GatewayState::Running);
+            }
+        }
+    }
+}

@@ -781,6 +781,45 @@ async fn the_token_travels_in_the_environment_alone() {
     within(manager.stop()).await.unwrap();
 }
 
+/// A preparation step that knows of another token.
+struct OtherToken;
+
+#[async_trait]
+impl PreparationHook for OtherToken {
+    fn name(&self) -> &str {
+        "other token"
+    }
+
+    async fn prepare(&self, context: &mut LaunchContext) -> Result<(), HookError> {
+        let environment = context.environment();
+        environment.set("OPENCLAW_GATEWAY_TOKEN", "a-token-from-the-settings");
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_of_a_launch_is_the_token_of_every_connection_to_it() {
+    let bench = Bench::plain();
+    let manager = bench.builder().hook(OtherToken).build().unwrap();
+    within(manager.start()).await.unwrap();
+    // The same process, another connection.
+    let mut status = manager.status();
+    within(manager.call::<_, Value>("gateway.restart.request", &json!({})))
+        .await
+        .unwrap();
+    within(status.wait_for(|status| !status.is_running()))
+        .await
+        .unwrap();
+    status_is(&manager, GatewayState::Running).await;
+    assert_eq!(bench.starts(), 1);
+    // Another process.
+    within(manager.restart()).await.unwrap();
+    within(manager.call::<_, Value>("health", &json!({})))
+        .await
+        .unwrap();
+    within(manager.stop()).await.unwrap();
+}
+
 /// A step that cannot work fails at once and leaves nothing behind; each error names the thing.
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_cannot_work() {
