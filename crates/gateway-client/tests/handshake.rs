@@ -808,6 +808,33 @@ async fn the_second_loopback_address_is_tried() {
     assert_eq!(serving.await.expect("no panic"), Some(1000));
 }
 
+/// Two programs may hold the same port on the two addresses. The one that a gateway surely binds is dialled, and only that.
+#[tokio::test]
+async fn the_first_loopback_address_is_the_ipv4_one() {
+    let gateway = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let port = gateway.local_addr().expect("bound").port();
+    let Ok(stranger) = TcpListener::bind(("::1", port)).await else {
+        eprintln!("no IPv6 on this machine");
+        return;
+    };
+    let serving = tokio::spawn(async move {
+        let (stream, _) = gateway.accept().await.expect("accepts");
+        let mut peer = Peer::accept(stream).await.expect("upgrades");
+        peer.greet().await;
+        peer.gone().await
+    });
+    let address = format!("ws://localhost:{port}");
+    let endpoint = Endpoint::parse(&address).expect("an address");
+    let transport = WebSocketTransport::new();
+    let connecting = Connection::open(&transport, &endpoint, options());
+    let connection = tokio::select! {
+        connection = connecting => connection.expect("connects"),
+        accepted = stranger.accept() => panic!("the stranger was dialled: {accepted:?}"),
+    };
+    connection.close(1000_u16, "bye").await;
+    assert_eq!(serving.await.expect("no panic"), Some(1000));
+}
+
 #[tokio::test(start_paused = true)]
 async fn probes_tell_what_is_there() {
     let endpoint = Endpoint::loopback(1);

@@ -208,8 +208,9 @@ async fn a_folder_that_takes_no_copy_stops_the_repair() {
 #[tokio::test]
 async fn a_doctor_that_hangs_is_gone_when_the_repair_returns() {
     let patient = Patient::new(Some(BROKEN));
+    // It does not obey, so that whoever does not wait for it finds it alive.
     let repair = patient
-        .repair("echo '{' > $config; echo $$; exec sleep 1000")
+        .repair("trap '' TERM; echo '{' > $config; echo $$; exec sleep 1000")
         .deadline(Duration::from_millis(300));
     let error = soon(repair.run(&OsProcessHost::new())).await.unwrap_err();
     let RepairError::Doctor {
