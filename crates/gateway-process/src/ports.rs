@@ -326,6 +326,20 @@ mod tests {
         );
     }
 
+    /// 18789 must not be found by who asks for 1878.
+    #[tokio::test]
+    async fn a_port_is_not_found_by_the_beginning_of_its_number() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let owners = port_owners(address.port() / 10, PORT_TABLE_DEADLINE)
+            .await
+            .unwrap();
+        assert!(
+            owners.iter().all(|owner| owner.address != address),
+            "{owners:?}"
+        );
+    }
+
     #[test]
     fn a_taken_port_is_named() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

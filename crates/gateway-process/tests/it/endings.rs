@@ -55,6 +55,7 @@ async fn a_child_that_ignores_the_request_is_forced_when_its_time_is_over() {
         .await
         .unwrap();
     assert!(start.elapsed() >= ask_for);
+    assert!(!is_alive(exit.pid), "the call returns after the exit");
     assert_eq!((exit.code, exit.signal), (None, Some(9)));
     assert_eq!(exit.reason, requested(TerminationReason::UserStop));
 }
@@ -75,10 +76,16 @@ async fn a_stopped_child_is_forced() {
 
 #[tokio::test]
 async fn no_grandchild_outlives_a_terminated_child() {
-    let child =
-        spawn("trap 'exit 0' TERM; sleep 1000 & echo $!; (sleep 1000; :) & echo $!; wait").await;
+    let child = spawn(
+        "trap 'exit 0' TERM; sleep 1000 & echo $!; (sleep 1000 & echo $!; wait) & echo $!; wait",
+    )
+    .await;
     let mut output = child.output();
-    let grandchildren = [next_pid(&mut output).await, next_pid(&mut output).await];
+    let grandchildren = [
+        next_pid(&mut output).await,
+        next_pid(&mut output).await,
+        next_pid(&mut output).await,
+    ];
     assert!(grandchildren.iter().all(|pid| is_alive(*pid)));
     let exit = soon(child.terminate(stop())).await;
     assert_eq!(survivors(grandchildren), Vec::<u32>::new());
