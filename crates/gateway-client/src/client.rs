@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway_protocol::{ClientInfo, HelloOk, Payload, Sensitive};
 use secrecy::SecretString;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::connection::{Connection, Disconnected};
-use crate::credentials::{CredentialStore, Credentials, DeviceToken};
+use crate::credentials::{CredentialError, CredentialStore, Credentials, DeviceToken};
 use crate::endpoint::Endpoint;
 use crate::error::ConnectError;
 use crate::events::EventStream;
@@ -182,7 +183,8 @@ impl GatewayClientBuilder {
         self
     }
 
-    /// Connects.
+    /// Connects. The limit of the handshake, [`ConnectOptions::handshake_timeout`], also holds for loading the identity, for reading
+    /// the kept device token and for saving an issued one, each for itself.
     ///
     /// # Errors
     /// See [`ConnectError`]. That an issued device token could not be saved is only logged: the connection works.
@@ -194,13 +196,15 @@ impl GatewayClientBuilder {
             identity_path,
             credential_store,
         } = self;
+        let limit = options.handshake_timeout;
         if options.identity.is_none()
             && let Some(path) = identity_path
         {
             let loading =
                 tokio::task::spawn_blocking(move || DeviceIdentity::load_or_create(&path));
-            let (identity, _) = loading.await.map_err(|error| {
-                crate::CredentialError::source(format!("loading the identity failed: {error}"))
+            let loaded = in_time(limit, "loading the identity", loading).await?;
+            let (identity, _) = loaded.map_err(|error| {
+                CredentialError::source(format!("loading the identity failed: {error}"))
             })??;
             options.identity = Some(Arc::new(identity));
         }
@@ -209,19 +213,38 @@ impl GatewayClientBuilder {
         if let Some((store, identity)) = &kept
             && options.credentials.is_empty()
             && options.credential_source.is_none()
-            && let Some(token) = store.load(identity.device_id(), &role).await?
         {
-            options.credentials.device_token = Some(token.token);
+            let loading = store.load(identity.device_id(), &role);
+            if let Some(token) = in_time(limit, "reading the kept device token", loading).await?? {
+                options.credentials.device_token = Some(token.token);
+            }
         }
         let connection = Connection::open(&*transport, &endpoint, options).await?;
         if let Some((store, identity)) = &kept
             && let Some(token) = issued_token(connection.hello())
-            && let Err(error) = store.save(identity.device_id(), &role, &token).await
         {
-            tracing::warn!(%error, "the device token that the gateway issued could not be saved");
+            let saving = store.save(identity.device_id(), &role, &token);
+            let saved = in_time(limit, "saving the device token", saving).await;
+            if let Err(error) = saved.flatten() {
+                tracing::warn!(%error, "the device token that the gateway issued could not be saved");
+            }
         }
         Ok(GatewayClient { connection })
     }
+}
+
+/// Bounds what is outside of the handshake: a file on a dead network mount never answers, nor may a store of somebody's own making.
+async fn in_time<T>(
+    limit: Duration,
+    what: &str,
+    work: impl Future<Output = T>,
+) -> Result<T, CredentialError> {
+    tokio::time::timeout(limit, work).await.map_err(|_| {
+        CredentialError::source(format!(
+            "{what} did not end within {} ms; check the disk or service that it is kept on",
+            limit.as_millis()
+        ))
+    })
 }
 
 fn issued_token(hello: &HelloOk) -> Option<DeviceToken> {

@@ -3,15 +3,19 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use gateway_client::{
-    CallOptions, ConnectError, ConnectOptions, Connection, CredentialStore, Credentials,
-    DeviceIdentity, DeviceToken, Endpoint, FileCredentialStore, GatewayClient, TransportMessage,
+    CallOptions, ConnectError, ConnectOptions, Connection, CredentialError, CredentialStore,
+    Credentials, DeviceIdentity, DeviceToken, Endpoint, FileCredentialStore, GatewayClient,
+    TransportMessage,
 };
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use support::{Peer, Scripted, TOKEN, hello, options};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 #[tokio::test]
 async fn a_client_over_a_real_socket() {
@@ -128,6 +132,63 @@ async fn an_issued_device_token_is_kept_and_used_later() {
     );
 }
 
+/// A store that never answers one of its questions.
+struct HangingStore {
+    hangs_at_load: bool,
+}
+
+#[async_trait]
+impl CredentialStore for HangingStore {
+    async fn load(&self, _: &str, _: &str) -> Result<Option<DeviceToken>, CredentialError> {
+        if self.hangs_at_load {
+            std::future::pending().await
+        }
+        Ok(None)
+    }
+
+    async fn save(&self, _: &str, _: &str, _: &DeviceToken) -> Result<(), CredentialError> {
+        std::future::pending().await
+    }
+
+    async fn remove(&self, _: &str, _: &str) -> Result<(), CredentialError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answers_does_not_hang_the_client() {
+    for hangs_at_load in [true, false] {
+        let transport = Arc::new(Scripted::new(|mut peer: Peer| async move {
+            let mut hello = hello();
+            hello["auth"]["deviceToken"] = json!("issued");
+            peer.greet_with(hello).await;
+            peer.gone().await;
+        }));
+        let connecting = GatewayClient::builder()
+            .options(options().with_credentials(Credentials::none()))
+            .transport(transport.clone())
+            .identity(Arc::new(DeviceIdentity::from_seed(&[1; 32])))
+            .credential_store(Arc::new(HangingStore { hangs_at_load }))
+            .connect();
+        let started = Instant::now();
+        let connected = tokio::time::timeout(Duration::from_secs(600), connecting).await;
+        match connected.expect("connecting never ends") {
+            Ok(client) => {
+                assert!(!hangs_at_load);
+                // What could not be saved is only missing at the next start.
+                assert!(client.connection().disconnected().is_none());
+            }
+            Err(error) => {
+                assert!(hangs_at_load, "{error}");
+                assert!(matches!(error, ConnectError::Credentials(_)), "{error}");
+                assert!(error.to_string().contains("20000 ms"), "{error}");
+            }
+        }
+        assert_eq!(started.elapsed().as_secs(), 20, "the handshake's limit");
+        transport.finish().await;
+    }
+}
+
 #[tokio::test]
 async fn a_damaged_identity_file_stops_the_client() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -206,11 +267,7 @@ async fn no_text_shows_a_secret() {
         format!("{:?}", TransportMessage::Text("hidden-token".into())),
     ];
     let call_error = connection
-        .call_raw(
-            "m",
-            None,
-            CallOptions::timeout(std::time::Duration::from_millis(5)),
-        )
+        .call_raw("m", None, CallOptions::timeout(Duration::from_millis(5)))
         .await
         .expect_err("nobody answers");
     texts.push(format!("{call_error} {call_error:?}"));
