@@ -80,7 +80,10 @@ impl ConfigRepair {
     ) -> Result<RepairOutcome, RepairError> {
         let config = self.config.clone();
         let before = blocking(move || Snapshot::take_and_copy(&config)).await?;
-        let finished = host.run(&self.doctor, self.deadline).await;
+        let finished = host
+            .run(&self.doctor, self.deadline)
+            .await
+            .map(|report| report.without_secrets_of(&self.doctor.env));
         let config = self.config.clone();
         let after = blocking(move || Snapshot::read(&config).map(|(snapshot, _)| snapshot)).await;
         // A file that was readable and is not any more has certainly changed.
@@ -108,7 +111,7 @@ impl ConfigRepair {
 pub struct RepairOutcome {
     /// How the doctor ended.
     pub exit: ChildExit,
-    /// The last lines it printed.
+    /// The last lines it printed, without the secrets of its environment.
     pub output: Vec<OutputLine>,
     /// The configuration file has another content than before, or exists now and did not before.
     pub changed: bool,

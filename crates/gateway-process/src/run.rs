@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::env::Environment;
 use crate::exit::{ChildExit, TerminationReason};
 use crate::host::ProcessHost;
 use crate::output::{OutputEvent, OutputLine, OutputSource};
@@ -44,6 +45,17 @@ impl RunReport {
     }
 }
 
+impl RunReport {
+    /// For where the output goes into messages and is not read by a program.
+    pub(crate) fn without_secrets_of(mut self, environment: &Environment) -> Self {
+        let redactor = environment.redactor();
+        for line in &mut self.output {
+            line.text = redactor.clean(&line.text);
+        }
+        self
+    }
+}
+
 /// A program could not be run to its end.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -58,7 +70,7 @@ pub enum RunError {
         command: String,
         /// The time it had.
         deadline: Duration,
-        /// What it had printed by then.
+        /// What it had printed by then, without the secrets of its environment: an error ends up in logs.
         report: Box<RunReport>,
     },
     /// It did not finish in time, and could not be ended either.
@@ -108,7 +120,7 @@ pub async fn run_to_end<H: ProcessHost + ?Sized>(
             Err(RunError::TimedOut {
                 command,
                 deadline,
-                report: Box::new(tail.report(exit)),
+                report: Box::new(tail.report(exit).without_secrets_of(&spec.env)),
             })
         }
         Err(source) => Err(RunError::NotEnded {

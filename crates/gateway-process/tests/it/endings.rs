@@ -365,6 +365,23 @@ async fn a_run_that_takes_too_long_is_over_when_the_call_returns() {
     assert!(error.to_string().contains("300ms"), "{error}");
 }
 
+/// A doctor that prints its environment and then hangs must not put the token into the error.
+#[tokio::test]
+async fn the_last_words_of_a_run_that_takes_too_long_hold_no_secret() {
+    let mut spec = script("echo \"it is $OPENCLAW_GATEWAY_TOKEN, $KEY\"; exec sleep 1000");
+    spec.env
+        .set_secret("OPENCLAW_GATEWAY_TOKEN", "s3cret-value".into())
+        .set("KEY", "another-secret");
+    let error = soon(OsProcessHost::new().run(&spec, Duration::from_secs(1)))
+        .await
+        .unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(text.contains("it is [redacted], [redacted]"), "{text}");
+    for secret in ["s3cret-value", "another-secret"] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
 /// The same in the other order: whoever drops the future of a run leaves nothing behind.
 #[tokio::test]
 async fn a_dropped_run_leaves_nothing_behind() {

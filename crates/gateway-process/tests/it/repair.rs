@@ -125,9 +125,9 @@ async fn success_and_change_are_two_things() {
 }
 
 #[tokio::test]
-async fn the_doctors_words_are_kept() {
+async fn the_doctors_words_are_kept_but_for_the_token() {
     let outcome = Patient::new(Some(BROKEN))
-        .outcome("echo looking; echo bad >&2; exit 1")
+        .outcome("echo looking; echo bad: $OPENCLAW_GATEWAY_TOKEN >&2; exit 1")
         .await;
     assert_eq!(outcome.exit.code, Some(1));
     let mut lines: Vec<_> = outcome
@@ -136,7 +136,7 @@ async fn the_doctors_words_are_kept() {
         .map(|line| line.text.as_str())
         .collect();
     lines.sort_unstable();
-    assert_eq!(lines, ["bad", "looking"]);
+    assert_eq!(lines, ["bad: [redacted]", "looking"]);
 }
 
 #[tokio::test]
