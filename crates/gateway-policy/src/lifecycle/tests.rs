@@ -637,7 +637,7 @@ fn a_start_that_stands_still_is_ended_and_one_that_moves_is_not() {
     world.launch_child();
     let child = world.child.expect("child");
     for _ in 0..4 {
-        world.pass_failing(seconds(60));
+        pass_failing(&mut world, seconds(60));
         world.observe(child, Observation::Progress(Progress::Output));
     }
     assert_eq!(
@@ -645,7 +645,7 @@ fn a_start_that_stands_still_is_ended_and_one_that_moves_is_not() {
         Phase::Listening,
         "240 s with output is slow, not dead"
     );
-    world.pass_failing(seconds(120));
+    pass_failing(&mut world, seconds(120));
     assert_eq!(world.status().phase, Phase::Draining);
     world.terminated();
     assert_eq!(
@@ -654,21 +654,16 @@ fn a_start_that_stands_still_is_ended_and_one_that_moves_is_not() {
     );
 }
 
-impl World {
-    /// Lets time pass while every connect finds nobody listening.
-    fn pass_failing(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.now < end && self.machine.status().phase != Phase::Draining {
-            if self
-                .open
-                .iter()
-                .any(|effect| matches!(effect, Effect::Connect { .. }))
-            {
-                self.connect_failed(failure(FailureClass::NotListening));
-            }
-            let due = self.machine.poll_timeout().unwrap_or(end).min(end);
-            self.pass(due.since(self.now));
+/// Lets time pass while every connect finds nobody listening.
+pub(super) fn pass_failing(world: &mut World, time: Duration) {
+    let end = world.now + time;
+    while world.now < end && world.status().phase != Phase::Draining {
+        let connects = |effect: &Effect| matches!(effect, Effect::Connect { .. });
+        if world.open.iter().any(connects) {
+            world.connect_failed(failure(FailureClass::NotListening));
         }
+        let due = world.machine.poll_timeout().unwrap_or(end).min(end);
+        world.pass(due.since(world.now));
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct World {
     pub(super) stale: u32,
     /// What the machine decided, oldest first.
     pub(super) rules: Vec<Rule>,
+    /// The states that were published, without repetitions.
+    pub(super) states: Vec<GatewayState>,
     /// When processes were launched, and whether recovery did it.
     pub(super) launched: Vec<(Time, bool)>,
 }
@@ -46,6 +48,7 @@ impl World {
             answers: BTreeMap::new(),
             stale: 0,
             rules: Vec::new(),
+            states: Vec::new(),
             launched: Vec::new(),
         }
     }
@@ -123,11 +126,15 @@ impl World {
 
     pub(super) fn accept(&mut self, effect: Effect) {
         match effect {
-            Effect::PublishStatus(status) => assert_eq!(
-                status,
-                self.machine.status(),
-                "published status is the status"
-            ),
+            Effect::PublishStatus(status) => {
+                assert_eq!(
+                    status,
+                    self.machine.status(),
+                    "published status is the status"
+                );
+                self.states.push(status.state);
+                self.states.dedup();
+            }
             Effect::Answer { ticket, outcome } => {
                 if outcome == TicketOutcome::Stopped {
                     assert_eq!(
@@ -405,11 +412,6 @@ impl World {
             |effect| matches!(effect, Effect::Knock { .. }),
             Observation::HandshakeTried { sign, look },
         );
-    }
-
-    /// Whether this rule has fired.
-    pub(super) fn has_fired(&self, name: &str) -> bool {
-        self.rules.iter().any(|rule| rule.name() == name)
     }
 
     pub(super) fn status(&self) -> GatewayStatus {
