@@ -263,7 +263,7 @@ fn the_token_is_seen_nowhere() {
     const TOKEN: &str = "token-that-must-not-be-seen";
     let world = World::new();
     let file = world.write("token", &format!("{TOKEN}\n"));
-    let mut run = world.start([
+    let mut command = world.command([
         "up",
         "--json",
         "--show-output",
@@ -272,6 +272,12 @@ fn the_token_is_seen_nowhere() {
         "--token-file",
         support::as_str(&file),
     ]);
+    command.env(
+        "FAKE_OPENCLAW_SCRIPT",
+        format!(r#"{{"start":{{"stderr":["my token is {TOKEN}"]}}}}"#),
+    );
+    let mut run = support::Run::start(command);
+    run.line(|line| line.contains("my token is [redacted]"));
     run.event("ready");
     let processes = world.processes();
     if cfg!(target_os = "linux") {

@@ -13,7 +13,7 @@ use gateway_client::{Connection, DeviceIdentity, Disconnected, Endpoint};
 use gateway_policy::liveness::{HandshakeSign, ProcessSample, RequestSign};
 use gateway_policy::status::{GatewayStatus, SessionFacts, Ticket, TicketOutcome};
 use gateway_policy::{Epoch, Failure, Input, Lifecycle, Observation, Phase, Time, Trigger};
-use gateway_process::{ChildExit, ManagedChild, RepairError, RepairOutcome};
+use gateway_process::{ChildExit, ManagedChild, Redactor, RepairError, RepairOutcome};
 use secrecy::SecretString;
 use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -58,7 +58,8 @@ pub(crate) struct Outputs {
 pub(super) enum Report {
     Observed(Epoch, Observation),
     Prepared(Epoch, Box<LaunchRecord>),
-    Spawned(Epoch, Arc<dyn ManagedChild>),
+    /// With what removes the secrets of its environment from whatever it prints.
+    Spawned(Epoch, Arc<dyn ManagedChild>, Arc<Redactor>),
     Exited(Epoch, ChildExit),
     Connected(Epoch, Connection),
     Disconnected(Epoch, Disconnected),
@@ -71,6 +72,9 @@ pub(super) enum Report {
 struct ChildInUse {
     epoch: Epoch,
     handle: Arc<dyn ManagedChild>,
+    /// Removes the secrets of its environment from what it prints: the token, and whatever a hook or this program's own environment
+    /// gave it.
+    redactor: Arc<Redactor>,
     /// Whether there was a session with it.
     served: bool,
     _watchers: Vec<AbortOnDropHandle<()>>,
@@ -248,10 +252,10 @@ impl Driver {
                 }
                 self.observe(epoch, Observation::Prepared);
             }
-            Report::Spawned(epoch, handle) => {
+            Report::Spawned(epoch, handle, redactor) => {
                 let pid = handle.pid();
                 tracing::info!(pid, "gateway process started");
-                self.child = Some(self.watch_child(epoch, handle));
+                self.child = Some(self.watch_child(epoch, handle, redactor));
                 self.observe(epoch, Observation::Spawned { pid });
             }
             Report::Exited(epoch, exit) => self.on_exited(epoch, exit),
@@ -314,7 +318,7 @@ impl Driver {
             .handle
             .recent_stderr()
             .iter()
-            .map(|line| self.scrub(line))
+            .map(|line| child.redactor.clean(line))
             .collect();
         let config = self
             .launch
@@ -348,14 +352,6 @@ impl Driver {
             .send_replace(Some(connection.clone()));
         self.connection = Some(self.watch_connection(epoch, connection));
         self.observe(epoch, Observation::Connected(facts));
-    }
-
-    /// Removes the secrets of its launch from a text that the gateway printed: the token, and whatever a hook or this program's own
-    /// environment gave it.
-    fn scrub(&self, text: &str) -> String {
-        self.launch.as_ref().map_or_else(String::new, |record| {
-            record.launch.gateway_environment().redact(text)
-        })
     }
 
     fn endpoint(&self) -> Option<Endpoint> {

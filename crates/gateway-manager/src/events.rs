@@ -54,7 +54,7 @@ pub enum GatewayEvent {
     },
     /// A frame of an unknown kind.
     Message(Payload),
-    /// A line that the gateway process printed.
+    /// A line that the gateway process printed, without the secrets of its environment.
     Output(OutputLine),
     /// The gateway process has ended.
     Exited(ChildExit),

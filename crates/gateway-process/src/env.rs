@@ -218,14 +218,15 @@ impl Environment {
     }
 
     /// `text` as it may be shown: without the values that are secret here by their type or by their name, and without passwords in
-    /// addresses. For what a child of this environment has printed.
+    /// addresses. For what a child of this environment has printed; for more than one text make a [`redactor`](Self::redactor).
     #[must_use]
     pub fn redact(&self, text: &str) -> String {
         self.redactor().clean(text)
     }
 
-    /// The values that must not appear anywhere.
-    pub(crate) fn redactor(&self) -> Redactor {
+    /// What [`redact`](Self::redact) does, with the values looked up once: for everything that a child of this environment prints.
+    #[must_use]
+    pub fn redactor(&self) -> Redactor {
         let declared = self
             .variables
             .values()

@@ -31,6 +31,7 @@ pub use openclaw::{GatewayLaunch, OpenClaw, OpenClawError, OpenClawPackage};
 pub use os::OsProcessHost;
 pub use output::{OutputEvent, OutputLine, OutputSender, OutputSource, OutputStream};
 pub use ports::{PortError, PortOwner};
+pub use redact::Redactor;
 pub use repair::{ConfigRepair, RepairError, RepairOutcome};
 pub use run::{RunError, RunReport};
 pub use spec::{LaunchSpec, SpawnError};

@@ -28,9 +28,10 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Replaces known secret values. Its own `Debug` shows none of them.
+/// Replaces known secret values in text. Made once by [`Environment::redactor`](crate::Environment::redactor) and used for any number
+/// of texts. Its own `Debug` shows none of the values.
 #[derive(Clone, Default)]
-pub(crate) struct Redactor {
+pub struct Redactor {
     /// Longest first, so that a secret inside a longer one does not break the longer one up.
     secrets: Vec<SecretString>,
 }
@@ -44,11 +45,18 @@ impl Redactor {
         let guessed = guessed
             .into_iter()
             .filter(|value| value.chars().count() >= MIN_GUESSED);
-        let mut secrets: Vec<&str> = declared
+        let whole: Vec<&str> = declared
             .into_iter()
             .filter(|value| !value.is_empty())
             .chain(guessed)
             .collect();
+        // A key of several lines is printed line by line, and no line holds all of it.
+        let parts = whole
+            .iter()
+            .filter(|value| value.contains('\n'))
+            .flat_map(|value| value.lines())
+            .filter(|line| line.chars().count() >= MIN_GUESSED);
+        let mut secrets: Vec<&str> = parts.chain(whole.iter().copied()).collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         secrets.dedup();
         Self {
@@ -57,7 +65,8 @@ impl Redactor {
     }
 
     /// `text` without any known secret and without passwords in addresses.
-    pub(crate) fn clean(&self, text: &str) -> String {
+    #[must_use]
+    pub fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.secrets {
             let secret = secret.expose_secret();
@@ -195,6 +204,19 @@ mod tests {
         }
         assert_eq!(redactor.command_line("node", ["a b"]), r#"node "a b""#);
         assert_eq!(format!("{redactor:?}"), "Redactor(3 secrets)");
+    }
+
+    #[test]
+    fn a_secret_of_several_lines_is_found_in_each_of_them() {
+        let redactor = Redactor::new(["first-part\nx\r\nlast-part"], []);
+        for (text, expected) in [
+            ("first-part", REDACTED),
+            ("| last-part", "| [redacted]"),
+            ("first-part\nx\r\nlast-part", REDACTED),
+            ("x", "x"),
+        ] {
+            assert_eq!(redactor.clean(text), expected, "{text:?}");
+        }
     }
 
     #[test]

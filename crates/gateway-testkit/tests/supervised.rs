@@ -653,6 +653,45 @@ async fn last_words_hold_no_secret_of_the_launch() {
     within(manager.stop()).await.unwrap();
 }
 
+/// What a gateway prints reaches screens and logs as events, and as the cause when it fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_holds_a_secret_that_the_gateway_prints() {
+    let words = format!("I was given {TOKEN}, provider-key-42, declared-secret");
+    let serves = StartScript {
+        stderr: vec![words.clone()],
+        ..StartScript::default()
+    };
+    let ends = StartScript {
+        exit_at_start: Some(ExitAtStart {
+            code: 1,
+            stderr: vec![words],
+        }),
+        ..StartScript::default()
+    };
+    for (script, starts) in [(serves, true), (ends, false)] {
+        let mut bench = Bench::new(script);
+        bench.lifecycle.reconnect.max_attempts = 0;
+        let manager = bench.builder().hook(KeyHook).build().unwrap();
+        let mut events = manager.events();
+        let started = within(manager.start()).await;
+        assert_eq!(started.is_ok(), starts, "{started:?}");
+        within(manager.stop()).await.unwrap();
+        drop(manager);
+        let (mut lines, mut shown) = (Vec::new(), format!("{started:?}"));
+        while let Some(delivered) = within(events.next()).await {
+            shown += &format!("{delivered:?}\n");
+            if let Delivered::Event(GatewayEvent::Output(line)) = delivered {
+                lines.push(line.text);
+            }
+        }
+        let expected = "I was given [redacted], [redacted], [redacted]";
+        assert!(lines.iter().any(|line| line == expected), "{lines:#?}");
+        for secret in [TOKEN, "provider-key-42", "declared-secret"] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_the_last_handle_stops_the_gateway() {
     let bench = Bench::plain();

@@ -15,8 +15,8 @@ use gateway_policy::liveness::{Activity, HandshakeSign, RequestSign};
 use gateway_policy::{Effect, Epoch, Failure, FailureClass, Observation};
 use gateway_process::ports::{check_port_free, reserve_free_port};
 use gateway_process::{
-    ConfigRepair, GatewayLaunch, ManagedChild, OutputEvent, PortOwner, ProcessHost, TerminateError,
-    Termination, TerminationReason,
+    ConfigRepair, GatewayLaunch, ManagedChild, OutputEvent, PortOwner, ProcessHost, Redactor,
+    TerminateError, Termination, TerminationReason,
 };
 use gateway_protocol::close::CloseCode;
 use gateway_protocol::handshake::ProtocolRange;
@@ -160,7 +160,7 @@ impl Driver {
         let host = self.settings.host.clone();
         self.begin(epoch, Work::Answer, async move {
             match host.spawn(&spec).await {
-                Ok(child) => Report::Spawned(epoch, child),
+                Ok(child) => Report::Spawned(epoch, child, Arc::new(spec.env.redactor())),
                 Err(error) => {
                     Report::Observed(epoch, Observation::SpawnFailed(causes::of_spawn(&error)))
                 }
@@ -169,8 +169,14 @@ impl Driver {
         None
     }
 
-    pub(super) fn watch_child(&self, epoch: Epoch, handle: Arc<dyn ManagedChild>) -> ChildInUse {
-        let output = tokio::spawn(publish_output(handle.clone(), self.outputs.bus.clone()));
+    pub(super) fn watch_child(
+        &self,
+        epoch: Epoch,
+        handle: Arc<dyn ManagedChild>,
+        redactor: Arc<Redactor>,
+    ) -> ChildInUse {
+        let bus = self.outputs.bus.clone();
+        let output = tokio::spawn(publish_output(handle.clone(), redactor.clone(), bus));
         let output = AbortOnDropHandle::new(output);
         let exit = report_exit(epoch, handle.clone(), output, self.reports.clone());
         let progress = report_progress(epoch, handle.clone(), self.reports.clone());
@@ -181,6 +187,7 @@ impl Driver {
         ChildInUse {
             epoch,
             handle,
+            redactor,
             served: false,
             _watchers: watchers,
         }
@@ -542,12 +549,16 @@ async fn report_progress(
     }
 }
 
-async fn publish_output(child: Arc<dyn ManagedChild>, bus: EventBus) {
+/// A line is classified as it was printed and shown without the secrets that the child was given: it ends up on screens and in logs.
+async fn publish_output(child: Arc<dyn ManagedChild>, redactor: Arc<Redactor>, bus: EventBus) {
     let mut output = child.output();
     drop(child);
     while let Some(event) = output.next().await {
         match event {
-            OutputEvent::Line(line) => bus.publish(GatewayEvent::Output(line)),
+            OutputEvent::Line(mut line) => {
+                line.text = redactor.clean(&line.text);
+                bus.publish(GatewayEvent::Output(line));
+            }
             OutputEvent::Missed(missed) => bus.publish(GatewayEvent::Warning {
                 message: format!("{missed} lines of the gateway's output were dropped because they came too fast."),
             }),
