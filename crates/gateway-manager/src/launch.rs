@@ -6,6 +6,7 @@ use std::time::Duration;
 use gateway_policy::{Failure, FailureClass};
 use gateway_process::state_dir::ensure_writable_dir;
 use gateway_process::{GatewayLaunch, LaunchSpec, OpenClaw};
+use secrecy::SecretString;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::events::{EventBus, GatewayEvent};
@@ -22,6 +23,12 @@ pub(crate) struct LaunchRecord {
 }
 
 impl LaunchRecord {
+    /// The token that the process gets, and so the one that connects to it. A hook cannot change it: whatever one writes into the
+    /// environment under its name, the token of the launch is set last.
+    pub(crate) fn token(&self) -> Option<SecretString> {
+        self.launch.token.clone()
+    }
+
     pub(crate) fn spec(&self) -> LaunchSpec {
         self.openclaw.gateway_spec(&self.launch)
     }
@@ -107,5 +114,60 @@ async fn run(
         Err(_) => Err(HookError::new(
             "it panicked; the cause is in this program's own output",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use async_trait::async_trait;
+    use gateway_process::Environment;
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    const TOKEN_VARIABLE: &str = "OPENCLAW_GATEWAY_TOKEN";
+
+    /// A step that sets another token, or takes the variable out.
+    struct OtherToken(Option<&'static str>);
+
+    #[async_trait]
+    impl PreparationHook for OtherToken {
+        fn name(&self) -> &str {
+            "other token"
+        }
+
+        async fn prepare(&self, context: &mut LaunchContext) -> Result<(), HookError> {
+            match self.0 {
+                Some(token) => context.environment().set(TOKEN_VARIABLE, token),
+                None => context.environment().remove(TOKEN_VARIABLE),
+            };
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_token_for_connecting_is_the_one_that_the_process_gets() {
+        let state = tempfile::tempdir().unwrap();
+        for other in [Some("of-a-hook"), None] {
+            let mut launch = GatewayLaunch::new(1);
+            launch.token = Some("of-the-launch".into());
+            launch.state_dir = Some(state.path().to_owned());
+            launch.environment = Environment::from_vars([(TOKEN_VARIABLE, "inherited")]);
+            let openclaw = OpenClaw::Command {
+                program: "openclaw".into(),
+                args: Vec::new(),
+            };
+            let hooks: Arc<[Arc<dyn PreparationHook>]> = Arc::new([Arc::new(OtherToken(other))]);
+            let record = prepare(Some(openclaw), launch, hooks, EventBus::new(1)).await;
+            let record = record.unwrap();
+            let token = record.token().unwrap();
+            assert_eq!(token.expose_secret(), "of-the-launch");
+            assert_eq!(
+                record.spec().env.expose(TOKEN_VARIABLE),
+                Some(OsStr::new(token.expose_secret()))
+            );
+        }
     }
 }

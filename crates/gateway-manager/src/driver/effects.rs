@@ -20,6 +20,7 @@ use gateway_process::{
 };
 use gateway_protocol::close::CloseCode;
 use gateway_protocol::handshake::ProtocolRange;
+use secrecy::SecretString;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -28,7 +29,7 @@ use super::{ChildInUse, ConnectionInUse, Driver, Reading, Report, Work};
 use crate::builder::PortChoice;
 use crate::causes;
 use crate::events::{EventBus, GatewayEvent, event_of};
-use crate::launch;
+use crate::launch::{self, LaunchRecord};
 
 /// Output counts as progress of a start at most this often; a flood must not keep the loop busy.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -197,9 +198,7 @@ impl Driver {
         let endpoint = self.endpoint()?;
         let credentials = match plan.credential {
             CredentialChoice::Primary => self
-                .settings
-                .token
-                .clone()
+                .token(plan.attached)
                 .map_or_else(Credentials::none, Credentials::token),
             CredentialChoice::Alternative => match &self.device_token {
                 Some(token) => Credentials::none().with_device_token(token.clone()),
@@ -277,6 +276,16 @@ impl Driver {
             }
         });
         None
+    }
+
+    /// The shared token of the gateway that is connected to. A process of ours has the one of its launch; an attached gateway was launched
+    /// by somebody else, so only the settings can know its token.
+    fn token(&self, attached: bool) -> Option<SecretString> {
+        if attached {
+            self.settings.token.clone()
+        } else {
+            self.launch.as_ref().and_then(LaunchRecord::token)
+        }
     }
 
     pub(super) fn watch_connection(&self, epoch: Epoch, connection: Connection) -> ConnectionInUse {
