@@ -226,10 +226,14 @@ impl Driver {
         let mut triggers = VecDeque::from([trigger]);
         while let Some(trigger) = triggers.pop_front() {
             let now = self.now();
-            let effects = self
+            let (effects, decision) = self
                 .outputs
                 .journal
                 .advance(&mut self.machine, now, trigger);
+            // The reason comes before what follows from it.
+            if let Some(entry) = decision {
+                self.outputs.bus.publish(GatewayEvent::Decision(entry));
+            }
             for effect in effects {
                 if let Some((epoch, observation)) = self.perform(effect) {
                     triggers.push_back(Trigger::Input(Input::Observed { epoch, observation }));

@@ -3,7 +3,10 @@
 //! Every frame leads to at most one event, so nothing is shown twice. Names nobody knows pass through as notifications with
 //! their payload untouched.
 
+use std::sync::Arc;
+
 use gateway_client::IncomingFrame;
+use gateway_policy::JournalEntry;
 use gateway_policy::status::GatewayStatus;
 use gateway_process::{ChildExit, OutputLine, RepairOutcome};
 use gateway_protocol::jsonrpc::{Message, NotificationKind};
@@ -20,6 +23,10 @@ pub const EVENT_QUEUE: usize = 1024;
 pub enum GatewayEvent {
     /// The status has changed.
     Status(GatewayStatus),
+    /// Why something is done: an entry of the journal that decided something, told before what follows from it. The same entries as
+    /// those of [`GatewayManager::why`](crate::GatewayManager::why); it prints as one line, which holds the rules with their numbers and
+    /// classes and no text of the gateway's.
+    Decision(Arc<JournalEntry>),
     /// A chat message, in the form of the payload that the gateway sent.
     Chat {
         /// The payload.

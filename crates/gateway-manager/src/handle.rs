@@ -261,7 +261,8 @@ impl GatewayManager {
     }
 
     /// Why it is as it is: the entries of the [`journal`](Self::journal) that decided something, without those that only went on
-    /// with it, oldest first. Each prints as one line.
+    /// with it, oldest first. Each prints as one line. To follow them as they are made, take
+    /// [`GatewayEvent::Decision`](crate::GatewayEvent::Decision) from the [`events`](Self::events).
     #[must_use]
     pub fn why(&self) -> Vec<JournalEntry> {
         let journal = self.journal();
@@ -334,6 +335,45 @@ mod tests {
         let error = health.error.expect("a reason");
         assert!(error.contains("RPC timeout: health"), "{error}");
         manager.stop().await.unwrap();
+    }
+
+    /// A child that dies at once, so that there is more to decide than a start and a stop.
+    #[tokio::test(start_paused = true)]
+    async fn decisions_are_told_as_they_are_made_and_before_what_follows() {
+        let (machine, _state, builder) = bench(ChildPlan {
+            exit: Some((Duration::from_secs(5), Some(1), None)),
+            ..ChildPlan::default()
+        });
+        let manager = builder.build().unwrap();
+        let mut events = manager.events();
+        manager.start().await.unwrap();
+        machine.plan(ChildPlan::default());
+        sleep(Duration::from_secs(120)).await;
+        manager.stop().await.unwrap();
+        let why = manager.why();
+        drop(manager);
+        let (mut told, mut phases) = (Vec::new(), Vec::new());
+        while let Some(Delivered::Event(event)) = events.next().await {
+            match event {
+                GatewayEvent::Decision(entry) => told.push(JournalEntry::clone(&entry)),
+                GatewayEvent::Status(status) => phases.push((told.len(), status.phase)),
+                _ => {}
+            }
+        }
+        // The end of the last handle stops once more.
+        assert_eq!(told.len(), why.len() + 1);
+        assert!(told.starts_with(&why), "{told:#?}");
+        let lines: Vec<String> = told.iter().map(ToString::to_string).collect();
+        assert!(
+            lines.iter().any(|line| line.contains("back-off (")),
+            "{lines:#?}"
+        );
+        let backing_off = phases.iter().find(|(_, phase)| *phase == Phase::BackingOff);
+        let (told_before, _) = backing_off.expect("it backed off");
+        assert!(
+            lines[told_before - 1].contains("back-off ("),
+            "{lines:#?} {phases:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

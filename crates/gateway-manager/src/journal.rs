@@ -1,8 +1,8 @@
 //! The journal of the one machine, shared between the loop that writes it and the handles that read it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gateway_policy::{Effect, Journal, Lifecycle, Time, Trigger};
+use gateway_policy::{Effect, Journal, JournalEntry, Lifecycle, Time, Trigger};
 
 /// How many entries are kept.
 pub const JOURNAL_ENTRIES: usize = 512;
@@ -16,14 +16,18 @@ impl SharedJournal {
         Self(Mutex::new(Journal::new(machine, JOURNAL_ENTRIES)))
     }
 
-    /// Moves the machine and writes down what came of it.
+    /// Moves the machine and writes down what came of it. Gives the entry as well when it decided something.
     pub(crate) fn advance(
         &self,
         machine: &mut Lifecycle,
         at: Time,
         trigger: Trigger,
-    ) -> Vec<Effect> {
-        self.lock().advance(machine, at, trigger)
+    ) -> (Vec<Effect>, Option<Arc<JournalEntry>>) {
+        let mut journal = self.lock();
+        let effects = journal.advance(machine, at, trigger);
+        let newest = journal.entries().next_back();
+        let decision = newest.filter(|entry| !entry.is_routine());
+        (effects, decision.cloned().map(Arc::new))
     }
 
     pub(crate) fn snapshot(&self) -> Journal {
