@@ -106,6 +106,10 @@ pub(crate) struct UpArguments {
     #[arg(long)]
     pub(crate) quiet_output: bool,
 
+    /// Print each decision as it is made: the rule and the facts that it looked at
+    #[arg(long)]
+    pub(crate) why: bool,
+
     /// Write gatewayctl's own log to standard error, for example `debug` or `gateway_manager=debug`
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
@@ -173,6 +177,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
                 class: None,
                 next_step: None,
                 launch: None,
+                why: Vec::new(),
                 exit_code: ExitCode::Usage.number(),
             });
             printer.show(&Report::summary(Outcome::Failed, ExitCode::Usage));

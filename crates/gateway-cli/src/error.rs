@@ -62,6 +62,14 @@ impl Error {
         }
     }
 
+    /// Whether what the manager has decided led to it.
+    pub(crate) fn has_a_history(&self) -> bool {
+        matches!(
+            self,
+            Self::Gateway(_) | Self::Manager(_) | Self::StopTimedOut(_)
+        )
+    }
+
     pub(crate) fn class(&self) -> Option<FailureClass> {
         match self {
             Self::Gateway(failure) => Some(failure.class),

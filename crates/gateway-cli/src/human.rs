@@ -44,6 +44,7 @@ pub(crate) fn text(report: &Report, elapsed: Duration) -> Option<String> {
             }
             timed(&line)
         }
+        Report::Decision { text, .. } => timed(&format!("why: {text}")),
         Report::Ready(ready) if ready.session == 1 => {
             timed("ready").map(|line| line + &block(ready))
         }
@@ -64,13 +65,21 @@ pub(crate) fn text(report: &Report, elapsed: Duration) -> Option<String> {
             message,
             next_step,
             launch,
+            why,
             ..
         } => {
             let remarks = [("next", next_step), ("launched", launch)];
             let remarks = remarks
                 .into_iter()
                 .filter_map(|(name, remark)| Some(format!("  {name}: {}\n", remark.as_ref()?)));
-            Some(format!("error: {message}\n{}", remarks.collect::<String>()))
+            let mut text = format!("error: {message}\n{}", remarks.collect::<String>());
+            if !why.is_empty() {
+                text.push_str("How it came to that:\n");
+            }
+            for line in why {
+                let _ = writeln!(text, "  {line}");
+            }
+            Some(text)
         }
         Report::Summary(summary) => timed(&end(summary)?),
     }
@@ -188,6 +197,7 @@ mod tests {
                     class: "temporary",
                     message: "It crashed.".to_owned(),
                 }),
+                gave_up: None,
             })
         };
         assert_eq!(phase("listening", None), "    1.234 s  listening (pid 7)\n");
@@ -198,6 +208,28 @@ mod tests {
         assert_eq!(phase("handshaking", None), "    1.234 s  handshaking\n");
         assert_eq!(phase("starting-up", None), "    1.234 s  starting-up\n");
         assert_eq!(phase("stopped", None), "");
+    }
+
+    #[test]
+    fn an_error_says_how_it_came_to_that() {
+        let error = |why: &[&str]| {
+            line(&Report::Error {
+                message: "It crashed.".to_owned(),
+                class: Some("temporary"),
+                next_step: Some("look".to_owned()),
+                launch: Some("openclaw gateway run".to_owned()),
+                why: why.iter().map(|line| (*line).to_owned()).collect(),
+                exit_code: 1,
+            })
+        };
+        let told = "error: It crashed.\n  next: look\n  launched: openclaw gateway run\n";
+        assert_eq!(error(&[]), told);
+        assert_eq!(
+            error(&["0.001 s: start-wanted", "2.500 s: halt (temporary)"]),
+            format!(
+                "{told}How it came to that:\n  0.001 s: start-wanted\n  2.500 s: halt (temporary)\n"
+            )
+        );
     }
 
     #[test]

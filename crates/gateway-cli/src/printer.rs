@@ -1,6 +1,7 @@
 //! Where events go: to standard output, and errors for people to standard error.
 
-use std::io::{self, Write};
+use std::env;
+use std::io::{self, IsTerminal as _, Write};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -24,6 +25,8 @@ impl Format {
 /// Prints events with the time since it was made.
 pub(crate) struct Printer {
     format: Format,
+    /// Whether standard output shows text dimly when it is asked to.
+    dims: bool,
     started: Instant,
     lost: Option<io::Error>,
 }
@@ -41,6 +44,7 @@ impl Printer {
     pub(crate) fn new(format: Format) -> Self {
         Self {
             format,
+            dims: cfg!(unix) && io::stdout().is_terminal() && wants_styles(),
             started: Instant::now(),
             lost: None,
         }
@@ -54,7 +58,12 @@ impl Printer {
             && (self.format == Format::Human || self.lost.is_some());
         let text = match self.format {
             _ if on_stderr => human::text(report, elapsed).map(String::into_bytes),
-            Format::Human => human::text(report, elapsed).map(String::into_bytes),
+            Format::Human => human::text(report, elapsed)
+                .map(|text| match report {
+                    Report::Decision { .. } if self.dims => dim(&text),
+                    _ => text,
+                })
+                .map(String::into_bytes),
             Format::Json => json(report, millis(elapsed)),
         };
         let Some(text) = text else { return };
@@ -75,6 +84,17 @@ impl Printer {
     }
 }
 
+/// By the conventions that terminal programs share: `NO_COLOR` (<https://no-color.org>), and a `TERM` that can do nothing.
+fn wants_styles() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
+/// A line of less weight than those around it.
+fn dim(line: &str) -> String {
+    format!("\x1b[2m{}\x1b[22m\n", line.trim_end_matches('\n'))
+}
+
 fn json(report: &Report, elapsed_ms: u64) -> Option<Vec<u8>> {
     let mut line = serde_json::to_vec(&Line { report, elapsed_ms }).ok()?;
     line.push(b'\n');
@@ -86,6 +106,14 @@ mod tests {
     use super::*;
     use crate::exit_code::ExitCode;
     use crate::report::Outcome;
+
+    #[test]
+    fn what_is_dimmed_ends_with_its_line() {
+        assert_eq!(
+            dim("    0.001 s  why\n"),
+            "\x1b[2m    0.001 s  why\x1b[22m\n"
+        );
+    }
 
     #[test]
     fn json_lines_begin_with_the_event_and_keep_nulls() {

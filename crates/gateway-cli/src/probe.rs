@@ -31,6 +31,7 @@ pub(crate) fn main(arguments: &ProbeArguments) -> ExitCode {
             class: None,
             next_step: None,
             launch: None,
+            why: Vec::new(),
             exit_code: code.number(),
         },
     });

@@ -2,7 +2,11 @@
 //!
 //! The field names are a promise to scripts; the README lists them. A field that has no value is null, never left out.
 
-use gateway_manager::Failure;
+use std::time::Duration;
+
+use gateway_manager::{Failure, GatewayStatus};
+use gateway_policy::budget::{GaveUp, LedgerEntry, Limit};
+use gateway_policy::{JournalEntry, Rule, Time};
 use gateway_process::{ChildExit, OutputSource, StderrLevel};
 use serde::Serialize;
 
@@ -36,6 +40,17 @@ pub(crate) enum Report {
         attempts: u32,
         next_attempt_in_ms: Option<u64>,
         failure: Option<Cause>,
+        /// What was tried in vain; in the phase `gave-up` only.
+        gave_up: Option<Story>,
+    },
+    /// The manager has decided something.
+    Decision {
+        /// The name of the rule that fired.
+        rule: &'static str,
+        /// The rule with the facts that it looked at.
+        text: String,
+        /// When, since the manager began.
+        at_ms: u64,
     },
     /// The gateway serves.
     Ready(Ready),
@@ -75,6 +90,8 @@ pub(crate) enum Report {
         next_step: Option<String>,
         /// The newest launch in one line, without secrets.
         launch: Option<String>,
+        /// The newest decisions that led to it, oldest first.
+        why: Vec<String>,
         exit_code: u8,
     },
     /// The last event of every run.
@@ -123,6 +140,54 @@ impl From<&Failure> for Cause {
         Self {
             class: failure.class.name(),
             message: failure.message.clone(),
+        }
+    }
+}
+
+/// What recovery tried before it gave up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Story {
+    /// Which limit was reached.
+    pub(crate) limit: &'static str,
+    pub(crate) attempts: u32,
+    /// How long it took.
+    pub(crate) lasted_ms: u64,
+    /// The newest attempts, oldest first.
+    pub(crate) history: Vec<Attempt>,
+}
+
+impl From<&GaveUp> for Story {
+    fn from(gave_up: &GaveUp) -> Self {
+        Self {
+            limit: match gave_up.limit {
+                Limit::Attempts => "attempts",
+                Limit::Budget => "budget",
+            },
+            attempts: gave_up.attempts,
+            lasted_ms: millis(gave_up.lasted),
+            history: gave_up.history.iter().map(Attempt::from).collect(),
+        }
+    }
+}
+
+/// One automatic attempt. Times count from when the manager began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Attempt {
+    pub(crate) decided_at_ms: u64,
+    /// The class of what had failed before.
+    pub(crate) cause: &'static str,
+    /// When a process was launched, if it got that far.
+    pub(crate) launched_at_ms: Option<u64>,
+}
+
+impl From<&LedgerEntry> for Attempt {
+    fn from(entry: &LedgerEntry) -> Self {
+        Self {
+            decided_at_ms: since_the_beginning(entry.decided),
+            cause: entry.cause.name(),
+            launched_at_ms: entry.launched.map(since_the_beginning),
         }
     }
 }
@@ -194,6 +259,31 @@ pub(crate) struct Summary {
 }
 
 impl Report {
+    /// The phase of a status, told at this time of the manager's clock.
+    pub(crate) fn phase(status: &GatewayStatus, now: Duration) -> Self {
+        Self::Phase {
+            phase: status.phase.name(),
+            state: status.state.name(),
+            pid: status.pid,
+            attempts: status.attempts,
+            next_attempt_in_ms: status
+                .next_attempt_at
+                .map(|at| millis(at.elapsed_from_origin().saturating_sub(now))),
+            failure: status.failure.as_ref().map(Cause::from),
+            gave_up: status.gave_up.as_ref().map(Story::from),
+        }
+    }
+
+    /// A decision for each rule of an entry.
+    pub(crate) fn decisions(entry: &JournalEntry) -> impl Iterator<Item = Self> {
+        let at_ms = since_the_beginning(entry.at);
+        entry.rules.iter().map(move |rule: &Rule| Self::Decision {
+            rule: rule.name(),
+            text: rule.to_string(),
+            at_ms,
+        })
+    }
+
     /// The last word of a run in which no gateway took part.
     pub(crate) fn summary(outcome: Outcome, code: ExitCode) -> Self {
         Self::Summary(Summary {
@@ -224,7 +314,53 @@ pub(crate) fn level_name(level: StderrLevel) -> &'static str {
     }
 }
 
+/// Milliseconds of the manager's clock.
+fn since_the_beginning(time: Time) -> u64 {
+    millis(time.elapsed_from_origin())
+}
+
 /// Whole milliseconds.
-pub(crate) fn millis(duration: std::time::Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_manager::{FailureClass, Phase};
+    use gateway_policy::budget::{RestartBudget, RestartLedger};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_phase_tells_what_was_tried_in_vain() {
+        let at = Time::from_millis;
+        let mut status = GatewayStatus::default();
+        let phase = |status: &GatewayStatus| {
+            let report = Report::phase(status, Duration::from_secs(4));
+            serde_json::to_value(report).unwrap()
+        };
+        assert_eq!(phase(&status)["gaveUp"], json!(null));
+
+        let mut ledger = RestartLedger::default();
+        ledger.attempt(at(1_500), FailureClass::Temporary);
+        ledger.charge(at(2_000), &RestartBudget::default());
+        ledger.attempt(at(3_000), FailureClass::NotReady);
+        status.phase = Phase::GaveUp;
+        status.gave_up = Some(ledger.give_up(at(9_000), Limit::Budget));
+        let told = phase(&status);
+        assert_eq!(told["phase"], "gave-up");
+        assert_eq!(
+            told["gaveUp"],
+            json!({
+                "limit": "budget",
+                "attempts": 2,
+                "lastedMs": 7_500,
+                "history": [
+                    { "decidedAtMs": 1_500, "cause": "temporary", "launchedAtMs": 2_000 },
+                    { "decidedAtMs": 3_000, "cause": "not-ready", "launchedAtMs": null },
+                ],
+            })
+        );
+    }
 }

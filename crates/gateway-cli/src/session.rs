@@ -55,6 +55,8 @@ pub(crate) struct Session<'a> {
     manager: GatewayManager,
     fixed: Fixed,
     shown: Shown,
+    /// Whether decisions are told.
+    why: bool,
     /// The manager's clock began at this moment, give or take its construction.
     origin: Instant,
     status: GatewayStatus,
@@ -72,12 +74,14 @@ impl<'a> Session<'a> {
         manager: GatewayManager,
         fixed: Fixed,
         shown: Shown,
+        why: bool,
     ) -> Self {
         Self {
             printer,
             manager,
             fixed,
             shown,
+            why,
             origin: Instant::now(),
             status: GatewayStatus::default(),
             port: None,
@@ -130,6 +134,13 @@ impl<'a> Session<'a> {
             }
             Delivered::Event(GatewayEvent::Warning { message }) => self.warn(message),
             Delivered::Event(GatewayEvent::Output(line)) => self.on_output(line),
+            Delivered::Event(GatewayEvent::Decision(entry)) => {
+                if self.why {
+                    for decision in Report::decisions(&entry) {
+                        self.printer.show(&decision);
+                    }
+                }
+            }
             // What the gateway tells its clients is not for the supervisor's screen.
             Delivered::Event(_) => {}
             Delivered::Lagged { missed } => {
@@ -175,19 +186,8 @@ impl<'a> Session<'a> {
             self.printer.show(&Report::Lost { failure });
         }
         if status.phase != before.phase {
-            self.printer.show(&Report::Phase {
-                phase: status.phase.name(),
-                state: status.state.name(),
-                pid: status.pid,
-                attempts: status.attempts,
-                next_attempt_in_ms: status.next_attempt_at.map(|at| {
-                    millis(
-                        at.elapsed_from_origin()
-                            .saturating_sub(self.origin.elapsed()),
-                    )
-                }),
-                failure: status.failure.as_ref().map(Cause::from),
-            });
+            let now = self.origin.elapsed();
+            self.printer.show(&Report::phase(&status, now));
         }
         if status.phase == Phase::Ready
             && (before.phase != Phase::Ready || status.connected_at != before.connected_at)

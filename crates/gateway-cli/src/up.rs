@@ -6,7 +6,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use gateway_manager::{FailureClass, GatewayManager, LifecycleConfig, PortChoice};
+use gateway_manager::{FailureClass, GatewayManager, JournalEntry, LifecycleConfig, PortChoice};
 use tokio::time::{sleep_until, timeout};
 
 use crate::arguments::{Attach, UpArguments};
@@ -24,6 +24,9 @@ use crate::{token, trace};
 /// A stop that takes longer than this is forced. The manager itself needs at most 15 s: 10 s for the gateway to end when asked, and 5 s
 /// after it was killed.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
+
+/// How many decisions an error is told with. The newest ones tell why; `--why` tells all.
+const DECISIONS_OF_AN_ERROR: usize = 12;
 
 /// How long the last events may take to arrive after the stop was answered.
 const LAST_EVENTS_WITHIN: Duration = Duration::from_secs(1);
@@ -47,6 +50,8 @@ struct Ending {
     facts: Option<Summary>,
     /// The newest launch in one line, without secrets.
     launch: Option<String>,
+    /// The newest decisions before it ended, oldest first.
+    why: Vec<String>,
     /// Kept until the gateway is gone for good.
     _places: Option<Places>,
 }
@@ -58,6 +63,7 @@ impl Ending {
             forced: false,
             facts: None,
             launch: None,
+            why: Vec::new(),
             _places: None,
         }
     }
@@ -91,6 +97,7 @@ fn last_word(ending: Ending, arguments: &UpArguments, printer: &mut Printer) -> 
         forced,
         facts,
         launch,
+        why,
         _places: places,
     } = ending;
     drop(places);
@@ -108,6 +115,7 @@ fn last_word(ending: Ending, arguments: &UpArguments, printer: &mut Printer) -> 
     };
     if let Some(error) = error {
         let class = error.class();
+        let has_a_history = error.has_a_history();
         printer.show(&Report::Error {
             message: error.to_string(),
             class: class.map(FailureClass::name),
@@ -116,6 +124,7 @@ fn last_word(ending: Ending, arguments: &UpArguments, printer: &mut Printer) -> 
                 .map(str::to_owned),
             // The launch is worth a look only when the gateway is at fault.
             launch: launch.filter(|_| class.is_some()),
+            why: if has_a_history { why } else { Vec::new() },
             exit_code: code.number(),
         });
     }
@@ -158,7 +167,8 @@ async fn run(arguments: &UpArguments, printer: &mut Printer) -> Ending {
         program: choice.program(),
         state_dir,
     };
-    let mut session = Session::new(printer, manager, fixed, Shown::from(arguments));
+    let shown = Shown::from(arguments);
+    let mut session = Session::new(printer, manager, fixed, shown, arguments.why);
     let mut ending = supervise(arguments, &mut session, &mut signals).await;
     ending._places = Some(places);
     ending
@@ -228,6 +238,8 @@ async fn supervise(
         Reason::UntilReady => ("until-ready", None),
         Reason::Failed(error) => ("failure", Some(error)),
     };
+    // The stop that follows is no part of how it came to an error.
+    let before_the_stop = error.is_some().then(|| newest_decisions(session.manager()));
     session.begin_stopping(name);
     let begun = Instant::now();
     let stopped = stop(session, signals, &mut events).await;
@@ -242,8 +254,19 @@ async fn supervise(
         forced,
         facts: Some(session.facts(took)),
         launch: session.manager().last_launch(),
+        why: before_the_stop.unwrap_or_else(|| newest_decisions(session.manager())),
         _places: None,
     }
+}
+
+/// The decisions that an error is told with, each on one line.
+fn newest_decisions(manager: &GatewayManager) -> Vec<String> {
+    newest(manager.why())
+}
+
+fn newest(mut why: Vec<JournalEntry>) -> Vec<String> {
+    let newest = why.split_off(why.len().saturating_sub(DECISIONS_OF_AN_ERROR));
+    newest.iter().map(ToString::to_string).collect()
 }
 
 /// Starts the gateway and tells what happens until there is a reason to end.
@@ -327,5 +350,35 @@ async fn last_events_are_due(answered: Option<tokio::time::Instant>) {
     match answered {
         Some(answered) => sleep_until(answered + LAST_EVENTS_WITHIN).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_policy::status::Ticket;
+    use gateway_policy::{Input, Lifecycle, Time, Trigger};
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_newest_decisions() {
+        let mut machine = Lifecycle::new(LifecycleConfig::default());
+        let mut entries = Vec::new();
+        for number in 1..=20 {
+            let start = Trigger::Input(Input::Start(Ticket::from_number(number)));
+            entries.push(JournalEntry::of(
+                &mut machine,
+                Time::from_millis(number),
+                start,
+            ));
+        }
+        let (few, all) = (newest(entries[..3].to_vec()), newest(entries));
+        let times = |lines: &[String]| -> Vec<String> {
+            let first = |line: &String| line.split(' ').next().unwrap().to_owned();
+            lines.iter().map(first).collect()
+        };
+        assert_eq!(times(&few), ["0.001", "0.002", "0.003"]);
+        let newest: Vec<String> = (9..=20).map(|number| format!("0.0{number:02}")).collect();
+        assert_eq!(times(&all), newest);
     }
 }

@@ -29,6 +29,7 @@ fn unknown_options_and_commands() {
             .starts_with("unexpected argument '--bogus'"),
         "{events:?}"
     );
+    assert_eq!(events[0]["why"], serde_json::json!([]));
     assert_eq!(events[1]["event"], "summary");
     assert_eq!(events[1]["exitCode"], 2);
 }
@@ -220,6 +221,22 @@ fn a_broken_configuration_that_may_not_be_repaired() {
         .unwrap();
     assert_eq!(error["class"], "configuration");
     assert_eq!(error["exitCode"], 78);
+    let why: Vec<&str> = error["why"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line.as_str().unwrap())
+        .collect();
+    // From the command to the decision that ended it, without the stop that followed.
+    assert!((2..=12).contains(&why.len()), "{why:#?}");
+    assert!(why[0].contains(" s: start-wanted"), "{why:#?}");
+    assert!(
+        why[why.len() - 1].contains("halt (configuration)"),
+        "{why:#?}"
+    );
+    let phases = finished.events();
+    let failed = phases.iter().find(|event| event["phase"] == "failed");
+    assert!(failed.unwrap()["gaveUp"].is_null(), "{failed:?}");
     assert_eq!(
         std::fs::read_to_string(&config).unwrap(),
         r#"{"unknownKey": 1}"#
@@ -236,7 +253,15 @@ fn a_configuration_beyond_repair() {
         .finish(["up", "--embedded", "--state-dir", as_str(&state_dir)])
         .assert_error(
             78,
-            &[as_str(&config), "by hand", "launched: ", "gateway run"],
+            &[
+                as_str(&config),
+                "by hand",
+                "launched: ",
+                "gateway run",
+                "How it came to that:\n  0.",
+                "repair-once",
+                "halt (configuration)",
+            ],
         );
     assert_eq!(std::fs::read_to_string(&config).unwrap(), "this is no JSON");
     world.assert_nothing_is_left();

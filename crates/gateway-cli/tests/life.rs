@@ -207,7 +207,10 @@ fn a_reader_that_goes_away_ends_it() {
     let pid = number(&run.event("ready"), "pid");
     run.stop_reading();
     send(pid, Signal::KILL);
-    run.finish().assert_error(74, &["standard output is gone"]);
+    let finished = run.finish();
+    finished.assert_error(74, &["standard output is gone"]);
+    // What the gateway went through did not lead to that.
+    assert!(!finished.stderr.contains("How it came"), "{finished:?}");
     world.assert_nothing_is_left();
 }
 
@@ -291,6 +294,47 @@ fn the_token_is_seen_nowhere() {
     assert!(!finished.stderr.is_empty(), "no log was written");
     assert!(!finished.stderr.contains(TOKEN), "{}", finished.stderr);
     assert!(!finished.stdout.concat().contains(TOKEN));
+    world.assert_nothing_is_left();
+}
+
+#[test]
+fn decisions_are_told_on_demand() {
+    let world = World::new();
+    let finished = world.finish(["up", "--why", "--json", "--until-ready"]);
+    finished.assert_code(0);
+    let events = finished.events();
+    let place = |key: &str, value: &str| {
+        let found = events.iter().position(|event| event[key] == value);
+        found.unwrap_or_else(|| panic!("no {key} {value}: {events:#?}"))
+    };
+    // Each comes before what follows from it.
+    for (rule, phase) in [
+        ("look-at-port", "discovering"),
+        ("launch", "spawning"),
+        ("serve", "ready"),
+        ("close-first", "stopping"),
+        ("taken-down", "stopped"),
+    ] {
+        let (decided, done) = (place("rule", rule), place("phase", phase));
+        assert!(decided < done, "{rule} at {decided}, {phase} at {done}");
+        assert_eq!(events[decided]["event"], "decision");
+    }
+    let serve = &events[place("rule", "serve")];
+    assert_eq!(serve["text"], "serve (protocol 4)");
+    assert!(
+        number(serve, "atMs") <= number(serve, "elapsedMs"),
+        "{serve}"
+    );
+
+    let people = world.finish(["up", "--why", "--until-ready"]);
+    people.assert_code(0);
+    let told = people.stdout.join("\n");
+    assert!(told.contains("s  why: serve (protocol 4)"), "{told}");
+    assert!(!told.contains('\x1b'), "styles in a pipe: {told}");
+
+    let quiet = world.finish(["up", "--json", "--until-ready"]);
+    let is_decision = |event: &serde_json::Value| event["event"] == "decision";
+    assert!(!quiet.events().iter().any(is_decision), "{quiet:#?}");
     world.assert_nothing_is_left();
 }
 
