@@ -99,11 +99,29 @@ impl ReconnectConfig {
         }
     }
 
+    /// The step after `step` on the way to the longest delay, which has no next one: counting stops where it changes nothing, so
+    /// that whoever waits for ever does not count for ever.
+    #[must_use]
+    pub fn slower(&self, step: u32) -> u32 {
+        if self.grown(step) < self.max_delay
+            && self.grown(step) < self.grown(step.saturating_add(1))
+        {
+            step + 1
+        } else {
+            step
+        }
+    }
+
+    /// The delay without jitter.
+    fn grown(&self, attempts: u32) -> Duration {
+        let factor = self.factor.max(1).saturating_pow(attempts);
+        self.base_delay.saturating_mul(factor).min(self.max_delay)
+    }
+
     /// The delay after `attempts` failed attempts: `base × factor^attempts`, never above the cap, less the jitter.
     #[must_use]
     pub fn delay(&self, attempts: u32) -> Duration {
-        let factor = self.factor.max(1).saturating_pow(attempts);
-        let delay = self.base_delay.saturating_mul(factor).min(self.max_delay);
+        let delay = self.grown(attempts);
         // Jitter only ever shortens, so the cap stays a cap.
         let share = u32::from(self.jitter_percent.min(100));
         let thousandths = u32::try_from(mix(self.seed, u64::from(attempts)) % 1_001).unwrap_or(0);
@@ -177,6 +195,42 @@ mod tests {
             ..ReconnectConfig::default()
         };
         assert_eq!(none.decide(facts(true, false, 0)), GiveUp { attempts: 0 });
+    }
+
+    #[test]
+    fn counting_stops_at_the_longest_delay() {
+        let count = |config: &ReconnectConfig| (0..100).fold(0, |step, _| config.slower(step));
+        let defaults = ReconnectConfig::default();
+        assert_eq!(count(&defaults), 5);
+        assert_eq!(defaults.delay(5), defaults.max_delay);
+        let constant = ReconnectConfig {
+            factor: 1,
+            ..defaults
+        };
+        assert_eq!(count(&constant), 0);
+    }
+
+    /// The jitter of a seed is part of what can be replayed, so it must not change unnoticed.
+    #[test]
+    fn jitter_is_a_function_of_seed_and_attempt() {
+        let milliseconds = |seed| {
+            let config = ReconnectConfig {
+                jitter_percent: 50,
+                seed,
+                ..ReconnectConfig::default()
+            };
+            core::array::from_fn::<_, 6, _>(|n| config.delay(n as u32).as_millis())
+        };
+        assert_eq!(milliseconds(0), [950, 1_401, 3_684, 6_508, 11_400, 19_410]);
+        assert_eq!(milliseconds(7), [845, 1_006, 2_532, 4_628, 12_536, 18_270]);
+        let none = ReconnectConfig {
+            jitter_percent: 200,
+            ..ReconnectConfig::default()
+        };
+        assert!(
+            none.delay(3) < Duration::from_secs(8),
+            "more than all counts as all"
+        );
     }
 
     proptest! {

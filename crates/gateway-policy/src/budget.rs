@@ -257,16 +257,35 @@ mod tests {
         mut now: Time,
     ) -> Vec<Time> {
         let mut launches = Vec::new();
-        loop {
+        for _ in 0..100 {
             match ledger.grant(now, budget) {
                 Allowance::Now => {}
                 Allowance::Spaced { not_before, .. } => now = not_before,
-                Allowance::Exhausted => return launches,
+                Allowance::Exhausted => break,
             }
             ledger.attempt(now, FailureClass::Temporary);
             ledger.charge(now, budget);
             launches.push(now);
             now = now + Duration::from_secs(1);
+        }
+        launches
+    }
+
+    #[test]
+    fn allowances_are_told() {
+        let table = [
+            (Allowance::Now, "within the budget"),
+            (
+                Allowance::Spaced {
+                    number: 2,
+                    not_before: at(7),
+                },
+                "spaced try 2, not before 7.000 s",
+            ),
+            (Allowance::Exhausted, "the budget is used up"),
+        ];
+        for (allowance, text) in table {
+            assert_eq!(alloc::format!("{allowance}"), text);
         }
     }
 

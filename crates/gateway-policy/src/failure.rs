@@ -418,6 +418,16 @@ mod tests {
                 exit(Some(0), false, &["Port 18789 is already in use."]),
                 PortHeld,
             ),
+            (
+                "a port that is not taken",
+                exit(Some(1), false, &["Port 18789 is open."]),
+                Temporary,
+            ),
+            (
+                "something else that is taken",
+                exit(Some(1), false, &["The name is already in use."]),
+                Temporary,
+            ),
             ("0 during a start", exit(Some(0), false, &[]), Temporary),
             (
                 "old Node",
@@ -558,6 +568,25 @@ mod tests {
                     ..none
                 },
                 Class::NotAGateway,
+            ),
+            // Codes and reasons that nobody has heard of leave the decision to what is known.
+            (
+                refused("INVALID_REQUEST", Some("SOMETHING_NEW"), 1008),
+                Class::InvalidSettings,
+            ),
+            (
+                HandshakeEvidence {
+                    details_reason: Some("something-new"),
+                    ..refused("UNAVAILABLE", None, 1013)
+                },
+                Class::Temporary,
+            ),
+            (
+                HandshakeEvidence {
+                    details_reason: Some("gateway-draining"),
+                    ..refused("INVALID_REQUEST", None, 1008)
+                },
+                Class::StartingUp,
             ),
             (none, Class::Unknown),
         ];

@@ -17,6 +17,7 @@
 //! assert!(journal.replay().is_ok());
 //! ```
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -87,9 +88,9 @@ impl core::fmt::Display for JournalEntry {
 )]
 pub struct Divergence {
     /// What the journal says.
-    pub recorded: JournalEntry,
+    pub recorded: Box<JournalEntry>,
     /// What the machine did.
-    pub replayed: JournalEntry,
+    pub replayed: Box<JournalEntry>,
 }
 
 /// The newest moves of a machine, and the machine as it was before them.
@@ -141,8 +142,8 @@ impl Journal {
             let replayed = JournalEntry::of(&mut machine, recorded.at, recorded.trigger.clone());
             if replayed != *recorded {
                 return Err(Divergence {
-                    recorded: recorded.clone(),
-                    replayed,
+                    recorded: Box::new(recorded.clone()),
+                    replayed: Box::new(replayed),
                 });
             }
         }
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!(journal.entries().count(), 1, "at least one entry is kept");
         journal.entries[0].effects.clear();
         let divergence = journal.replay().expect_err("it was changed");
-        assert_eq!(divergence.recorded, journal.entries[0]);
+        assert_eq!(*divergence.recorded, journal.entries[0]);
         assert_ne!(divergence.replayed, divergence.recorded);
     }
 

@@ -19,7 +19,7 @@
 //! };
 //! machine.handle(Time::from_millis(3), Input::Observed { epoch: *epoch, observation: Observation::PortFree });
 //! let why: Vec<String> = std::iter::from_fn(|| machine.poll_rule()).map(|rule| rule.to_string()).collect();
-//! assert_eq!(why, ["start-wanted", "look-at-port (asked for by a user)", "prepare-launch (covers requests up to 0)"]);
+//! assert_eq!(why, ["prepare-launch (covers requests up to 0)"]);
 //! ```
 
 mod advance;
@@ -185,8 +185,8 @@ pub struct Lifecycle {
     teardown: Option<Teardown>,
     // The episode: what recovery has used up since things were last known to be good.
     ledger: RestartLedger,
-    /// Handshakes and sockets lost in a row; the reason to slow down.
-    reconnects: u32,
+    /// How far what happens again and again has been slowed down: lost sockets, failed handshakes, looks for somebody else's gateway.
+    slowness: u32,
     repair: RepairBudget,
     credential: CredentialChoice,
     protocols: (u32, u32),
@@ -227,7 +227,7 @@ impl Lifecycle {
             readiness: None,
             teardown: None,
             ledger: RestartLedger::default(),
-            reconnects: 0,
+            slowness: 0,
             credential: CredentialChoice::default(),
             served: false,
             earned_retry: false,

@@ -454,61 +454,65 @@ mod tests {
         use Verdict::{Alive, Blocked, Gone, Slow, Suspended, Wedged};
         let quick = RequestSign::Answered { after: Duration::from_millis(3) };
         let late = RequestSign::Answered { after: Duration::from_secs(4) };
-        // What a request and a second connection would meet, if they were made; what an own child and a stranger's gateway get.
-        let table: &[(&'static str, u64, u64, RequestSign, HandshakeSign, Activity, Verdict, Action, Action)] = &[
-            ("a byte arrived just now",                                        0,   0, NotMade,    NotTried, Unknown, Alive,            Keep,      Keep),
-            ("between two ticks",                                             30,   0, NotMade,    NotTried, Idle,    Alive,            Keep,      Keep),
-            ("one tick was lost",                                             59,   0, NotMade,    NotTried, Idle,    Alive,            Keep,      Keep),
-            ("the clock was set back an hour: the difference is nothing",      0,   0, NotMade,    NotTried, Idle,    Alive,            Keep,      Keep),
-            ("the clock was set forward an hour: monotonic time did not",     12,   0, NotMade,    NotTried, Idle,    Alive,            Keep,      Keep),
-            ("no events for an hour, requests answered",                    3600,   0, quick,      Answered, Idle,    Alive,            Keep,      Keep),
-            ("ticks switched off, requests answered",                         60,   0, quick,      Answered, Unknown, Alive,            Keep,      Keep),
-            ("unknown method: an error is an answer",                         61,   0, quick,      NotTried, Idle,    Alive,            Keep,      Keep),
-            ("draining: every request refused, and so answered",             300,   0, quick,      Answered, Working, Alive,            Keep,      Keep),
-            ("loaded machine: answers after four seconds",                    61,   0, late,       NotTried, Working, Slow,             Keep,      Keep),
-            ("loaded machine, attached: answers after four seconds",          61,   0, late,       NotTried, Unknown, Slow,             Keep,      Keep),
-            ("a slow channel: requests still come back",                      90,   0, late,       Answered, Idle,    Slow,             Keep,      Keep),
-            ("event loop blocked for 60 s by work",                           70,   0, Unanswered, Stalled,  Working, Blocked,          Keep,      Keep),
-            ("event loop blocked for 60 s, of which nothing can be seen",     70,   0, Unanswered, Stalled,  Unknown, Blocked,          Keep,      Keep),
-            ("event loop blocked for three minutes by work",                 190,   0, Unanswered, Stalled,  Working, Blocked,          Keep,      Keep),
-            ("a tool runs for nine minutes in the event loop",               590,   0, Unanswered, Stalled,  Working, Blocked,          Keep,      Keep),
-            ("garbage collection thrashes for two minutes",                  120,   0, Unanswered, Stalled,  Working, Blocked,          Keep,      Keep),
-            ("waits for a slow disk: no processor time",                      90,   0, Unanswered, Stalled,  Idle,    Blocked,          Keep,      Keep),
-            ("prints, but answers nothing",                                  100,   0, Unanswered, Stalled,  Working, Blocked,          Keep,      Keep),
-            ("a loop without an end",                                        600,   0, Unanswered, Stalled,  Working, Wedged,           EndChild,  Reconnect),
-            ("deadlock: no work for three minutes",                          180,   0, Unanswered, Stalled,  Idle,    Wedged,           EndChild,  Reconnect),
-            ("deadlock, one second earlier",                                 179,   0, Unanswered, Stalled,  Idle,    Blocked,          Keep,      Keep),
-            ("accepts, then stalls, of which nothing can be seen",           181,   0, Unanswered, Stalled,  Unknown, Wedged,           EndChild,  Reconnect),
-            ("SIGSTOP, noticed at once",                                      70,   0, Unanswered, Stalled,  Halted,  Blocked,          Keep,      Keep),
-            ("SIGSTOP for three minutes",                                    180,   0, Unanswered, Stalled,  Halted,  Wedged,           EndChild,  Reconnect),
-            ("held in a debugger, attached to",                               80,   0, Unanswered, Stalled,  Unknown, Blocked,          Keep,      Keep),
-            ("half-open TCP: the gateway answers others",                     65,   0, Unanswered, Answered, Idle,    Gone(Connection), Reconnect, Reconnect),
-            ("half-open TCP and a busy gateway",                              65,   0, Unanswered, Answered, Working, Gone(Connection), Reconnect, Reconnect),
-            ("a proxy dropped the connection without a word",                300,   0, Unanswered, Answered, Unknown, Gone(Connection), Reconnect, Reconnect),
-            ("restarted beside us: this connection belongs to nobody",        62,   0, Unanswered, Answered, Idle,    Gone(Connection), Reconnect, Reconnect),
-            ("HTTP 503 to a new connection: it stops, but it runs",           70,   0, Unanswered, Answered, Idle,    Gone(Connection), Reconnect, Reconnect),
-            ("listener closed with a living process",                         65,   0, Unanswered, Refused,  Idle,    Gone(Listener),   Reconnect, Reconnect),
-            ("listener closed while it works",                                65,   0, Unanswered, Refused,  Working, Gone(Listener),   Reconnect, Reconnect),
-            ("listener closed, ten minutes of silence",                      600,   0, Unanswered, Refused,  Idle,    Gone(Listener),   Reconnect, Reconnect),
-            ("the process ended, the socket has not noticed",                  5,   0, NotMade,    NotTried, Exited,  Gone(Process),    Reconnect, Reconnect),
-            ("the process ended long ago",                                   400,   0, Unanswered, Refused,  Exited,  Gone(Process),    Reconnect, Reconnect),
-            ("killed, another one listens on its port",                       61,   0, Unanswered, Answered, Exited,  Gone(Process),    Reconnect, Reconnect),
-            ("ten minutes of machine sleep, and it answers",                  10, 600, quick,      Answered, Idle,    Alive,            Keep,      Keep),
-            ("ten minutes of machine sleep, and it answers slowly",           10, 600, late,       Answered, Working, Slow,             Keep,      Keep),
-            ("ten minutes of machine sleep, everything still thaws",          10, 600, Unanswered, Stalled,  Working, Suspended,        Keep,      Keep),
-            ("a night of machine sleep after three minutes of silence",      180, 28_800, Unanswered, Stalled, Idle,  Suspended,        Keep,      Keep),
-            ("machine sleep that killed the link",                            10, 600, Unanswered, Answered, Idle,    Gone(Connection), Reconnect, Reconnect),
-            ("machine sleep that killed the gateway",                         10, 600, Unanswered, Refused,  Exited,  Gone(Process),    Reconnect, Reconnect),
-            ("a sleep too short to mention, within the limit",                20,   4, NotMade,    NotTried, Idle,    Alive,            Keep,      Keep),
-            ("a sleep too short to mention, and a deadlock",                 180,   4, Unanswered, Stalled,  Idle,    Wedged,           EndChild,  Reconnect),
+        // Seconds of silence and of sleep; what a request and a second connection would meet, if they were made; what the process does.
+        type Facts = (u64, u64, RequestSign, HandshakeSign, Activity);
+        // What follows for an own child, and for a stranger's gateway.
+        type Actions = (Action, Action);
+        let table: &[(&'static str, Facts, Verdict, Actions)] = &[
+            ("a byte arrived just now",                                        (0,   0, NotMade,    NotTried, Unknown),  Alive,            (Keep, Keep)),
+            ("between two ticks",                                             (30,   0, NotMade,    NotTried, Idle),     Alive,            (Keep, Keep)),
+            ("one tick was lost",                                             (59,   0, NotMade,    NotTried, Idle),     Alive,            (Keep, Keep)),
+            ("the clock was set back an hour: the difference is nothing",      (0,   0, NotMade,    NotTried, Idle),     Alive,            (Keep, Keep)),
+            ("the clock was set forward an hour: monotonic time did not",     (12,   0, NotMade,    NotTried, Idle),     Alive,            (Keep, Keep)),
+            ("no events for an hour, requests answered",                    (3600,   0, quick,      Answered, Idle),     Alive,            (Keep, Keep)),
+            ("ticks switched off, requests answered",                         (60,   0, quick,      Answered, Unknown),  Alive,            (Keep, Keep)),
+            ("unknown method: an error is an answer",                         (61,   0, quick,      NotTried, Idle),     Alive,            (Keep, Keep)),
+            ("draining: every request refused, and so answered",             (300,   0, quick,      Answered, Working),  Alive,            (Keep, Keep)),
+            ("loaded machine: answers after four seconds",                    (61,   0, late,       NotTried, Working),  Slow,             (Keep, Keep)),
+            ("loaded machine, attached: answers after four seconds",          (61,   0, late,       NotTried, Unknown),  Slow,             (Keep, Keep)),
+            ("a slow channel: requests still come back",                      (90,   0, late,       Answered, Idle),     Slow,             (Keep, Keep)),
+            ("event loop blocked for 60 s by work",                           (70,   0, Unanswered, Stalled,  Working),  Blocked,          (Keep, Keep)),
+            ("event loop blocked for 60 s, of which nothing can be seen",     (70,   0, Unanswered, Stalled,  Unknown),  Blocked,          (Keep, Keep)),
+            ("event loop blocked for three minutes by work",                 (190,   0, Unanswered, Stalled,  Working),  Blocked,          (Keep, Keep)),
+            ("a tool runs for nine minutes in the event loop",               (590,   0, Unanswered, Stalled,  Working),  Blocked,          (Keep, Keep)),
+            ("garbage collection thrashes for two minutes",                  (120,   0, Unanswered, Stalled,  Working),  Blocked,          (Keep, Keep)),
+            ("waits for a slow disk: no processor time",                      (90,   0, Unanswered, Stalled,  Idle),     Blocked,          (Keep, Keep)),
+            ("prints, but answers nothing",                                  (100,   0, Unanswered, Stalled,  Working),  Blocked,          (Keep, Keep)),
+            ("a loop without an end",                                        (600,   0, Unanswered, Stalled,  Working),  Wedged,           (EndChild, Reconnect)),
+            ("deadlock: no work for three minutes",                          (180,   0, Unanswered, Stalled,  Idle),     Wedged,           (EndChild, Reconnect)),
+            ("deadlock, one second earlier",                                 (179,   0, Unanswered, Stalled,  Idle),     Blocked,          (Keep, Keep)),
+            ("accepts, then stalls, of which nothing can be seen",           (181,   0, Unanswered, Stalled,  Unknown),  Wedged,           (EndChild, Reconnect)),
+            ("SIGSTOP, noticed at once",                                      (70,   0, Unanswered, Stalled,  Halted),   Blocked,          (Keep, Keep)),
+            ("SIGSTOP for three minutes",                                    (180,   0, Unanswered, Stalled,  Halted),   Wedged,           (EndChild, Reconnect)),
+            ("held in a debugger, attached to",                               (80,   0, Unanswered, Stalled,  Unknown),  Blocked,          (Keep, Keep)),
+            ("half-open TCP: the gateway answers others",                     (65,   0, Unanswered, Answered, Idle),     Gone(Connection), (Reconnect, Reconnect)),
+            ("half-open TCP and a busy gateway",                              (65,   0, Unanswered, Answered, Working),  Gone(Connection), (Reconnect, Reconnect)),
+            ("a proxy dropped the connection without a word",                (300,   0, Unanswered, Answered, Unknown),  Gone(Connection), (Reconnect, Reconnect)),
+            ("restarted beside us: this connection belongs to nobody",        (62,   0, Unanswered, Answered, Idle),     Gone(Connection), (Reconnect, Reconnect)),
+            ("HTTP 503 to a new connection: it stops, but it runs",           (70,   0, Unanswered, Answered, Idle),     Gone(Connection), (Reconnect, Reconnect)),
+            ("listener closed with a living process",                         (65,   0, Unanswered, Refused,  Idle),     Gone(Listener),   (Reconnect, Reconnect)),
+            ("listener closed while it works",                                (65,   0, Unanswered, Refused,  Working),  Gone(Listener),   (Reconnect, Reconnect)),
+            ("listener closed, ten minutes of silence",                      (600,   0, Unanswered, Refused,  Idle),     Gone(Listener),   (Reconnect, Reconnect)),
+            ("the process ended, the socket has not noticed",                  (5,   0, NotMade,    NotTried, Exited),   Gone(Process),    (Reconnect, Reconnect)),
+            ("the process ended long ago",                                   (400,   0, Unanswered, Refused,  Exited),   Gone(Process),    (Reconnect, Reconnect)),
+            ("killed, another one listens on its port",                       (61,   0, Unanswered, Answered, Exited),   Gone(Process),    (Reconnect, Reconnect)),
+            ("ten minutes of machine sleep, and it answers",                  (10, 600, quick,      Answered, Idle),     Alive,            (Keep, Keep)),
+            ("ten minutes of machine sleep, and it answers slowly",           (10, 600, late,       Answered, Working),  Slow,             (Keep, Keep)),
+            ("ten minutes of machine sleep, everything still thaws",          (10, 600, Unanswered, Stalled,  Working),  Suspended,        (Keep, Keep)),
+            ("a night of machine sleep after three minutes of silence",      (180, 28_800, Unanswered, Stalled,  Idle),     Suspended,        (Keep, Keep)),
+            ("machine sleep that killed the link",                            (10, 600, Unanswered, Answered, Idle),     Gone(Connection), (Reconnect, Reconnect)),
+            ("machine sleep that killed the gateway",                         (10, 600, Unanswered, Refused,  Exited),   Gone(Process),    (Reconnect, Reconnect)),
+            ("a sleep too short to mention, within the limit",                (20,   4, NotMade,    NotTried, Idle),     Alive,            (Keep, Keep)),
+            ("a sleep too short to mention, and a deadlock",                 (180,   4, Unanswered, Stalled,  Idle),     Wedged,           (EndChild, Reconnect)),
         ];
         assert!(table.len() >= 40);
         let config = LivenessConfig::default();
-        for &(name, silence, asleep, request, handshake, activity, verdict, own, attached) in table {
+        for &(name, facts, verdict, actions) in table {
+            let (silence, asleep, request, handshake, activity) = facts;
             let situation = Situation { name, silence, asleep, request, handshake, activity };
             let (judged, look_again_in, _) = situation.judge(&config);
             assert_eq!(judged, verdict, "{name}");
-            assert_eq!((judged.action(true), judged.action(false)), (own, attached), "{name}");
+            assert_eq!((judged.action(true), judged.action(false)), actions, "{name}");
             assert!(!look_again_in.is_zero(), "{name}");
         }
     }

@@ -170,6 +170,22 @@ mod tests {
     }
 
     #[test]
+    fn requests_are_numbered() {
+        let mut queue = RestartQueue::default();
+        let first = queue.request(ticket(1));
+        queue.request_debounced(Time::ZERO, Duration::ZERO, ticket(2));
+        let second = queue.mature(Time::ZERO);
+        assert_eq!(
+            (Some(queue.newest()), queue.covered()),
+            (second, RestartNumber(0))
+        );
+        queue.cover();
+        assert_eq!(queue.covered(), queue.newest());
+        let told = alloc::format!("{first} {}", queue.newest());
+        assert_eq!(told, "1 2");
+    }
+
+    #[test]
     fn the_debounce_has_a_trailing_edge() {
         let mut queue = RestartQueue::default();
         let at = Time::from_millis;

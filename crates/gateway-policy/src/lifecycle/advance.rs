@@ -8,6 +8,9 @@ use crate::Time;
 use crate::readiness::ReadinessPurpose;
 use crate::status::{GatewayState, Ticket, TicketOutcome};
 
+/// A bound, so that a mistake here would be a step that is not taken rather than a loop that never returns.
+const MOST_ROUNDS: u32 = 8;
+
 impl Lifecycle {
     pub(super) fn settle(&mut self, now: Time) {
         // Before anything else is begun: a launch that is up answers for what it covers, even when the next one is already due.
@@ -35,8 +38,8 @@ impl Lifecycle {
     }
 
     fn advance(&mut self, now: Time) {
-        // Each round either takes something down for good or returns, so a handful of rounds is the most there can be.
-        loop {
+        // Each round either takes something down for good or returns, so two or three are the most there can be.
+        for _ in 0..MOST_ROUNDS {
             if self.teardown.is_some() {
                 if !self.tear_down(now) {
                     return;
@@ -54,6 +57,7 @@ impl Lifecycle {
                 return self.take_next_step();
             }
         }
+        debug_assert!(false, "taking down without an end: {self:?}");
     }
 
     /// Whether an uncovered restart request can be served now. While a launch is on its way the request waits for it: it will be
@@ -178,9 +182,8 @@ impl Lifecycle {
         self.target = Target::Undecided;
         self.readiness = None;
         match self.teardown.take().map(|teardown| teardown.then) {
-            Some(Then::Fail(failure)) if self.desired == Desired::Running => {
-                self.fail(now, failure)
-            }
+            // A stop would have replaced it.
+            Some(Then::Fail(failure)) => self.fail(now, failure),
             _ => {
                 self.begin_anew();
                 for ticket in core::mem::take(&mut self.stops) {

@@ -84,7 +84,7 @@ impl Lifecycle {
     /// Nothing is held against the gateway any more, except what the budget's window holds.
     pub(super) fn forgive(&mut self) {
         self.ledger.forgive();
-        self.reconnects = 0;
+        self.slowness = 0;
         self.repair.refill();
         self.credential = CredentialChoice::default();
         self.protocols = self.config.protocols;

@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn settings_that_make_no_sense_are_refused() {
         assert_eq!(LifecycleConfig::default().validate(), Ok(()));
-        let table: &[(&str, fn(&mut LifecycleConfig))] = &[
+        type Spoil = fn(&mut LifecycleConfig);
+        let table: &[(&str, Spoil)] = &[
             ("readiness.quiet", |config| {
                 config.readiness.quiet = Duration::ZERO
             }),

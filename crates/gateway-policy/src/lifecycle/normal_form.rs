@@ -24,8 +24,8 @@ pub struct NormalForm {
 }
 
 impl Lifecycle {
-    /// The machine with everything removed that has no consequences: where the clock stands, how many epochs and tickets there
-    /// were before, which rules fired, the texts of failures, the history that is only told.
+    /// The machine with everything removed that has no consequences: where the clock stands, how many epochs, tickets and processes
+    /// there were before, which rules fired, the texts of failures, the history that is only told.
     ///
     /// Between two inputs only: effects that have not been polled are kept as they are.
     #[must_use]
@@ -39,6 +39,7 @@ impl Lifecycle {
             };
             if let Some(child) = &mut machine.child {
                 rename(&mut child.epoch);
+                child.pid = 1;
             }
             match &mut machine.step {
                 Step::Discovering(epoch)
@@ -102,5 +103,239 @@ impl Lifecycle {
             epochs,
             tickets,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::super::world::{World, config, failure, loss, seconds, temporary};
+    use super::super::{Lifecycle, LifecycleConfig, Observation, ShutdownNotice};
+    use super::*;
+    use crate::failure::FailureClass;
+    use crate::status::Phase;
+
+    fn form(world: &World) -> Lifecycle {
+        world.machine.normal_form(world.now).machine
+    }
+
+    /// A world in which much has happened that has no consequences any more.
+    fn with_a_past() -> World {
+        let mut world = World::running(config());
+        world.pass(seconds(3_600));
+        world.be_kind();
+        world.restart();
+        world.be_kind();
+        world.stop();
+        world.be_kind();
+        world.pass(seconds(10_000));
+        world
+    }
+
+    type Walk = fn(&mut World);
+
+    /// What leads to each kind of state.
+    const PATHS: &[(Phase, Walk)] = &[
+        (Phase::Stopped, |_| {}),
+        (Phase::Discovering, |world| {
+            world.start();
+        }),
+        (Phase::Preparing, |world| {
+            world.start();
+            world.port_free();
+        }),
+        (Phase::Listening, |world| {
+            world.start();
+            world.launch_child();
+        }),
+        (Phase::Ready, |world| {
+            world.start();
+            world.launch();
+            world.restart_debounced(60_000);
+            world.pass(seconds(20));
+        }),
+        (Phase::Stopping, |world| {
+            world.start();
+            world.launch();
+            world.stop();
+            world.start();
+        }),
+        (Phase::BackingOff, |world| {
+            world.start();
+            world.launch_child();
+            world.exits(temporary());
+            world.pass(Duration::from_millis(300));
+        }),
+        (Phase::Repairing, |world| {
+            world.start();
+            world.launch_child();
+            world.exits(failure(FailureClass::Configuration));
+        }),
+        (Phase::Restarting, |world| {
+            world.start();
+            world.launch();
+            let expected = seconds(2);
+            world.socket_lost(ShutdownNotice::Restart { expected });
+        }),
+        (Phase::Failed, |world| {
+            world.start();
+            world.launch_child();
+            world.exits(failure(FailureClass::InvalidSettings));
+        }),
+        (Phase::GaveUp, |world| {
+            world.start();
+            while world.status().phase != Phase::GaveUp {
+                world.launch_child();
+                world.exits(temporary());
+                world.pass(seconds(2_700));
+            }
+        }),
+    ];
+
+    #[test]
+    fn a_past_without_consequences_makes_no_difference() {
+        for (phase, walk) in PATHS {
+            let (mut young, mut old) = (World::new(config()), with_a_past());
+            walk(&mut young);
+            walk(&mut old);
+            assert_eq!(young.status().phase, *phase);
+            assert_ne!(young.machine, old.machine, "{phase}");
+            assert_eq!(form(&young), form(&old), "{phase}");
+            // The names of what is waited for fit.
+            let (young, old) = (
+                young.machine.normal_form(young.now),
+                old.machine.normal_form(old.now),
+            );
+            assert!(young.epochs.values().eq(old.epochs.values()), "{phase}");
+            assert!(young.tickets.values().eq(old.tickets.values()), "{phase}");
+            assert_eq!(
+                young.tickets.len(),
+                young.tickets.values().copied().max().unwrap_or(0) as usize
+            );
+            let hears = |epoch: &Epoch| {
+                young
+                    .machine
+                    .expects(Epoch::from_number(young.epochs[epoch]))
+            };
+            assert!(young.epochs.keys().all(hears), "{phase}");
+        }
+    }
+
+    #[test]
+    fn what_has_consequences_makes_a_difference() {
+        let after = |walk: &dyn Fn(&mut World)| {
+            let mut world = World::new(LifecycleConfig::default());
+            walk(&mut world);
+            form(&world)
+        };
+        let crashed = |passed: u64| {
+            move |world: &mut World| {
+                world.start();
+                world.launch_child();
+                world.exits(temporary());
+                world.pass(Duration::from_millis(passed));
+            }
+        };
+        let running = |passed: u64| {
+            move |world: &mut World| {
+                world.start();
+                world.launch();
+                world.pass(Duration::from_millis(passed));
+            }
+        };
+        let starting = |passed: u64| {
+            move |world: &mut World| {
+                world.start();
+                world.launch_child();
+                world.pass(Duration::from_millis(passed));
+            }
+        };
+        let launched_again = |passed: u64| {
+            move |world: &mut World| {
+                crashed(1_000)(world);
+                world.launch();
+                world.pass(seconds(60));
+                world.be_kind();
+                world.pass(seconds(passed));
+                world.be_kind();
+            }
+        };
+        let delayed = |delay: u64| {
+            move |world: &mut World| {
+                running(0)(world);
+                world.restart_debounced(delay);
+            }
+        };
+        let pairs = [
+            (
+                after(&crashed(1)),
+                after(&crashed(2)),
+                "time to the next attempt",
+            ),
+            (
+                after(&running(1)),
+                after(&running(2)),
+                "time to the next look",
+            ),
+            (
+                after(&starting(1)),
+                after(&starting(2)),
+                "patience with a start",
+            ),
+            (
+                after(&delayed(1)),
+                after(&delayed(2)),
+                "time to a delayed restart",
+            ),
+            (
+                after(&launched_again(0)),
+                after(&launched_again(300)),
+                "a launch in the window",
+            ),
+            (
+                after(&|world: &mut World| {
+                    running(0)(world);
+                    world.restart();
+                }),
+                after(&|world: &mut World| {
+                    running(0)(world);
+                    world.restart();
+                    world.restart();
+                }),
+                "a ticket that waits",
+            ),
+        ];
+        for (one, other, what) in pairs {
+            assert_ne!(one, other, "{what}");
+        }
+        // What is over is over: the look that was answered, the launch that left the window.
+        assert_eq!(
+            after(&launched_again(300)),
+            after(&launched_again(360)),
+            "a launch that left the window"
+        );
+    }
+
+    #[test]
+    fn texts_make_no_difference() {
+        let lost = |message: &str| {
+            let mut world = World::running(config());
+            let connection = world.connection.take().expect("a connection");
+            let mut loss = loss(ShutdownNotice::None);
+            loss.failure.message = message.into();
+            world.observe(connection, Observation::Disconnected(loss));
+            world
+        };
+        assert_ne!(lost("one").machine, lost("other").machine);
+        assert_eq!(form(&lost("one")), form(&lost("other")));
+        let ending = |message: &str| {
+            let mut world = World::running(config());
+            let mut failure = temporary();
+            failure.message = message.into();
+            world.exits(failure);
+            world
+        };
+        assert_eq!(form(&ending("one")), form(&ending("other")));
     }
 }

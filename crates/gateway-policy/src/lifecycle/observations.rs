@@ -195,9 +195,8 @@ impl Lifecycle {
     }
 
     fn on_termination_failed(&mut self, failure: Failure) {
-        let ending = self.child.as_ref().is_some_and(|child| child.ending);
-        if self.step != Step::Terminating || !ending {
-            // It was not asked for, or somebody has been told already.
+        if self.step != Step::Terminating {
+            // Nobody waits for it: somebody has been told already.
             return;
         }
         self.fired(Rule::ChildRefusesToEnd);
@@ -275,7 +274,7 @@ impl Lifecycle {
     fn on_repaired(&mut self, now: Time) {
         self.step = Step::Idle;
         let cause = self.failure.take();
-        if self.desired == Desired::Stopped || self.teardown.is_some() {
+        if self.teardown.is_some() {
             return;
         }
         self.recovering = Some(FailureClass::Configuration);
@@ -362,15 +361,15 @@ impl Lifecycle {
                 (ReadinessPurpose::Reconnect, core::time::Duration::ZERO)
             }
             // The first time may be chance; what keeps happening is slowed down.
-            ShutdownNotice::None if self.reconnects == 0 => (ReadinessPurpose::Reconnect, poll),
             ShutdownNotice::None => {
-                let delay = self.config.reconnect.delay(self.reconnects);
-                (ReadinessPurpose::Reconnect, delay)
+                let first = self.slowness == 0;
+                let delay = self.slow_down();
+                (
+                    ReadinessPurpose::Reconnect,
+                    if first { poll } else { delay },
+                )
             }
         };
-        if notice == ShutdownNotice::None && !stable {
-            self.reconnects = self.reconnects.saturating_add(1);
-        }
         let mut wait = ReadinessWait::begin_for(purpose, now);
         if let ShutdownNotice::Restart { expected } = notice {
             wait.progress(now + expected, None);

@@ -26,7 +26,7 @@ impl Lifecycle {
             liveness: session.map(|session| session.verdict),
             failure: self.failure.clone().filter(|_| !calm),
             gave_up: match &self.step {
-                Step::Halted(gave_up) if !calm => gave_up.clone(),
+                Step::Halted(gave_up) => gave_up.clone(),
                 _ => None,
             },
             attempts: self.ledger.attempts(),

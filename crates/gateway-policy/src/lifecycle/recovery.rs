@@ -87,13 +87,10 @@ impl Lifecycle {
         let delay = if failure.class == FailureClass::NotListening {
             self.config.readiness.poll
         } else {
-            let delay = self.config.reconnect.delay(self.reconnects);
-            self.reconnects = self.reconnects.saturating_add(1);
-            delay.min(HANDSHAKE_RETRY_AT_MOST)
+            self.slow_down().min(HANDSHAKE_RETRY_AT_MOST)
         };
         self.fired(Rule::RetryHandshake {
             class: failure.class,
-            failed: self.reconnects,
             delay,
         });
         self.failure = Some(failure);
@@ -214,9 +211,8 @@ impl Lifecycle {
     /// not kept waiting; the gateway is waited for as long as it is wanted.
     fn wait_for_gateway(&mut self, now: Time, failure: Failure) {
         self.answer_launch(&failure);
-        let delay = self.config.reconnect.delay(self.ledger.attempts());
+        let delay = self.slow_down();
         self.fired(Rule::WaitForGateway { delay });
-        self.ledger.attempt(now, failure.class);
         self.failure = Some(failure);
         self.wait(now + delay, Wait::BackOff);
     }
@@ -269,6 +265,13 @@ impl Lifecycle {
         self.recovering = Some(failure.class);
         self.failure = Some(failure);
         self.wait(until, reason);
+    }
+
+    /// The delay for what happens again and again without being an attempt; the next one is longer.
+    pub(super) fn slow_down(&mut self) -> Duration {
+        let delay = self.config.reconnect.delay(self.slowness);
+        self.slowness = self.config.reconnect.slower(self.slowness);
+        delay
     }
 
     pub(super) fn wait(&mut self, until: Time, reason: Wait) {

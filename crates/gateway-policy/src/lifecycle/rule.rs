@@ -95,8 +95,6 @@ pub enum Rule {
     RetryHandshake {
         /// What the failure was.
         class: FailureClass,
-        /// How many handshakes failed in this episode.
-        failed: u32,
         /// How long to wait.
         delay: Duration,
     },
@@ -337,11 +335,9 @@ impl core::fmt::Display for Rule {
             Self::AskAgain { delay } | Self::WaitForGateway { delay } => {
                 write!(formatter, " (in {delay:?})")
             }
-            Self::RetryHandshake {
-                class,
-                failed,
-                delay,
-            } => write!(formatter, " ({class}; {failed} failed; in {delay:?})"),
+            Self::RetryHandshake { class, delay } => {
+                write!(formatter, " ({class}; in {delay:?})")
+            }
             Self::EndUnusable { class } | Self::Halt { class } => write!(formatter, " ({class})"),
             Self::NotReady { purpose, waited } => {
                 write!(formatter, " ({purpose:?}; waited {waited:?})")

@@ -2,6 +2,7 @@
 //! defects (B, H) or the complaint that it comes from. The folder `defects` at the root of the repository has a patch for each
 //! row that puts the defect back and makes its scenario fail.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::tests::pass_failing;
@@ -167,6 +168,7 @@ fn a_failed_handshake_keeps_the_child_that_was_launched() {
         world.launch_child();
         for _ in 0..5 {
             world.connect_failed(failure(class));
+            assert!(world.open.is_empty(), "{class}: not at once");
             assert_eq!(world.status().pid, Some(101), "{class}");
             world.pass(seconds(2));
         }
@@ -204,6 +206,80 @@ fn a_doctor_that_fails_ends_the_start_and_one_that_does_not_help_is_not_asked_ag
         world.pass(seconds(86_400));
         assert!(world.open.is_empty());
         assert_eq!(world.launches, 1 + u32::from(helps));
+    }
+}
+
+/// C7, C10: how soon a lost connection to a living child is made anew.
+#[test]
+fn a_connection_that_is_lost_again_and_again_is_slowed_down() {
+    let waits = |world: &World| {
+        let due = world.status().next_attempt_at.expect("a reconnect");
+        due.since(world.now).as_millis()
+    };
+    let mut world = World::running(config());
+    let mut delays = Vec::new();
+    for _ in 0..7 {
+        world.socket_lost(ShutdownNotice::None);
+        delays.push(waits(&world));
+        world.pass(seconds(30));
+        world.connected();
+    }
+    assert_eq!(delays, [50, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
+    // What is announced says when, and is no reason to slow down.
+    for (notice, delay) in [
+        (restarting(1_500), 50),
+        (ShutdownNotice::Stop, 10_000),
+        (restarting(0), 50),
+    ] {
+        let mut world = World::running(config());
+        for _ in 0..3 {
+            world.socket_lost(notice);
+            assert_eq!(waits(&world), delay, "{notice}");
+            world.pass(seconds(10));
+            world.connected();
+        }
+        world.socket_lost(ShutdownNotice::None);
+        assert_eq!(waits(&world), 50, "after {notice}");
+    }
+    // A session that proved stable earns a connection without delay.
+    let mut world = World::running(config());
+    world.pass(seconds(60));
+    world.be_kind();
+    world.socket_lost(ShutdownNotice::None);
+    assert_eq!(waits(&world), 0);
+}
+
+/// C23: what was attached to is looked for again, at once when it had proved stable.
+#[test]
+fn a_lost_attached_gateway_is_looked_for() {
+    for (lasted, delay) in [(59, Some(seconds(1))), (60, None)] {
+        let mut world = World::new(LifecycleConfig {
+            attach: AttachMode::IfPresent,
+            ..config()
+        });
+        world.start();
+        let discover: fn(&Effect) -> bool = |effect| matches!(effect, Effect::Discover { .. });
+        world.answer(discover, Observation::GatewayFound(PortHolder::default()));
+        world.connected();
+        world.pass(seconds(lasted));
+        world.be_kind();
+        world.socket_lost(ShutdownNotice::None);
+        let due = world.status().next_attempt_at;
+        assert_eq!(due.map(|due| due.since(world.now)), delay);
+        world.pass(delay.unwrap_or_default());
+        // It is found and does not listen any more when it is connected to: a loss like any other.
+        world.answer(discover, Observation::GatewayFound(PortHolder::default()));
+        let attempts = world.status().attempts;
+        world.connect_failed(failure(FailureClass::NotListening));
+        let status = world.status();
+        assert_eq!(
+            (status.phase, status.attempts, status.attached),
+            (Phase::BackingOff, attempts + 1, false)
+        );
+        assert_eq!(
+            status.failure.map(|failure| failure.class),
+            Some(FailureClass::Temporary)
+        );
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the machine does, situation by situation.
 
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -7,7 +9,7 @@ use super::world::{World, config, epoch_of, failure, loss, seconds, temporary};
 use super::*;
 use crate::budget::Limit;
 use crate::liveness::{Activity, HandshakeSign, RequestSign};
-use crate::status::{Phase, TicketOutcome};
+use crate::status::{GatewayStatus, Phase, TicketOutcome};
 
 #[test]
 fn a_start_goes_through_its_phases() {
@@ -40,6 +42,11 @@ fn a_start_goes_through_its_phases() {
     );
     world.connect_failed(failure(FailureClass::NotListening));
     assert_eq!(world.status().phase, Phase::Listening);
+    assert_eq!(
+        world.status().next_attempt_at,
+        None,
+        "the polls of a start are no attempts worth announcing"
+    );
     world.pass(Duration::from_millis(50));
     let connect = epoch_of(world.open.last().expect("a connect")).expect("an epoch");
     world.observe(connect, Observation::Progress(Progress::Listening));
@@ -547,7 +554,10 @@ fn approval_is_waited_for_however_long_it_takes() {
     );
     for _ in 0..10_000 {
         world.pass(seconds(5));
+        assert_eq!(world.status().phase, Phase::Handshaking);
         world.connect_failed(failure(FailureClass::PairingRequired));
+        let due = world.status().next_attempt_at;
+        assert_eq!(due, Some(world.now + seconds(5)));
     }
     world.pass(seconds(5));
     world.connected();
@@ -793,4 +803,269 @@ fn a_gateway_that_names_another_version_for_every_offer_is_not_asked_for_ever() 
     assert!(
         matches!(world.outcome(start), Some(TicketOutcome::Failed(failure)) if failure.class == FailureClass::ProtocolVersion)
     );
+}
+
+/// Waiting for recovery, a holder or a person ends with a user's command; waiting for a gateway that is on its way does not.
+#[test]
+fn a_user_does_not_wait_for_what_recovery_waits_for() {
+    type Walk = fn(&mut World);
+    let paths: [(Phase, Walk, bool); 5] = [
+        (
+            Phase::BackingOff,
+            |world| {
+                world.launch_child();
+                world.exits(temporary());
+            },
+            true,
+        ),
+        (
+            Phase::WaitingForHolder,
+            |world| {
+                world.answer(
+                    |effect| matches!(effect, Effect::Discover { .. }),
+                    Observation::ForeignFound(PortHolder::default()),
+                )
+            },
+            true,
+        ),
+        (
+            Phase::AwaitingApproval,
+            |world| {
+                world.launch_child();
+                world.connect_failed(failure(FailureClass::PairingRequired));
+            },
+            true,
+        ),
+        (
+            Phase::StartingUp,
+            |world| {
+                world.launch_child();
+                world.connect_failed(failure(FailureClass::StartingUp));
+            },
+            false,
+        ),
+        (
+            Phase::Restarting,
+            |world| {
+                world.launch();
+                let expected = seconds(1);
+                world.socket_lost(ShutdownNotice::Restart { expected });
+            },
+            false,
+        ),
+    ];
+    for (phase, walk, cut_short) in paths {
+        let mut world = World::new(config());
+        world.start();
+        walk(&mut world);
+        assert_eq!(world.status().phase, phase);
+        let waits = world.machine.poll_timeout();
+        let took_over = |world: &World| world.rules.contains(&Rule::UserTakesOver);
+        assert!(!took_over(&world));
+        world.start();
+        assert_eq!(took_over(&world), cut_short, "{phase}");
+        assert_eq!(world.open.len(), usize::from(cut_short), "{phase}");
+        assert_eq!(world.machine.poll_timeout() == waits, !cut_short, "{phase}");
+        if cut_short {
+            assert_eq!((world.status().failure, world.status().attempts), (None, 0));
+        }
+    }
+}
+
+/// A delayed restart that becomes due while recovery waits is served at once.
+#[test]
+fn a_changed_setting_does_not_wait_for_recovery() {
+    let mut world = World::new(config());
+    world.start();
+    for _ in 0..4 {
+        world.launch_child();
+        world.exits(temporary());
+        world.pass(seconds(8));
+    }
+    world.launch_child();
+    world.exits(temporary());
+    let restart = world.restart_debounced(2_000);
+    world.pass(seconds(1));
+    assert_eq!(world.status().phase, Phase::BackingOff);
+    world.pass(seconds(1));
+    world.launch();
+    assert_eq!(world.outcome(restart), Some(&TicketOutcome::Running));
+    assert_eq!(world.status().attempts, 0);
+    // And one that becomes due after recovery has given up, or stopped for good.
+    let mut world = World::new(config());
+    world.start();
+    world.launch_child();
+    world.exits(failure(FailureClass::UnsuitableRuntime));
+    let restart = world.restart_debounced(2_000);
+    world.pass(seconds(2));
+    world.launch();
+    assert_eq!(world.outcome(restart), Some(&TicketOutcome::Running));
+}
+
+/// Calling early does nothing, and the same call at the deadline does what is due.
+#[test]
+fn a_deadline_that_has_not_passed_is_no_deadline() {
+    let mut world = World::new(config());
+    world.start();
+    world.launch_child();
+    world.exits(temporary());
+    let due = world.machine.poll_timeout().expect("a retry");
+    let before = world.machine.clone();
+    world.machine.handle_timeout(due_before(due));
+    assert_eq!(world.machine, before);
+    world.machine.handle_timeout(due);
+    assert_eq!(world.machine.status().phase, Phase::Discovering);
+
+    let mut world = World::running(config());
+    let due = world.machine.poll_timeout().expect("a look");
+    let before = world.machine.clone();
+    world.machine.handle_timeout(due_before(due));
+    assert_eq!(world.machine, before);
+}
+
+fn due_before(due: Time) -> Time {
+    Time::from_origin(due.elapsed_from_origin() - Duration::from_nanos(1))
+}
+
+/// A stop carries its own reason through, whatever was being taken down before and whatever comes after it.
+#[test]
+fn a_stop_is_carried_through_as_a_stop() {
+    let mut world = World::running(config());
+    world.restart();
+    assert_eq!(world.status().phase, Phase::Draining);
+    let stop = world.stop();
+    assert_eq!(world.status().phase, Phase::Stopping);
+    // The child dies meanwhile, with something that would have to be repaired.
+    world.exits(failure(FailureClass::Configuration));
+    world.disconnected();
+    assert_eq!(world.outcome(stop), Some(&TicketOutcome::Stopped));
+    assert_eq!(world.status(), GatewayStatus::default());
+
+    let mut world = World::running(config());
+    let first = world.stop();
+    let restart = world.restart();
+    let second = world.stop();
+    world.disconnected();
+    assert!(matches!(
+        &world.open[..],
+        [Effect::Terminate {
+            reason: EndReason::UserStop,
+            ..
+        }]
+    ));
+    world.terminated();
+    for stop in [first, second] {
+        assert_eq!(world.outcome(stop), Some(&TicketOutcome::Stopped));
+    }
+    assert_eq!(world.outcome(restart), Some(&TicketOutcome::Superseded));
+}
+
+/// What is shown while something is taken down: a command leaves the old state, a failure of a running gateway shows as recovery,
+/// one of a start as the start.
+#[test]
+fn the_state_while_taking_down() {
+    use GatewayState::{Reconnecting, Running, Starting};
+    let mut world = World::running(config());
+    world.restart();
+    assert_eq!(world.status().state, Running);
+
+    let mut world = World::running(config());
+    world.exits(temporary());
+    assert_eq!(
+        (world.status().state, world.status().phase),
+        (Reconnecting, Phase::Draining)
+    );
+    assert!(world.status().failure.is_some());
+
+    let mut world = World::new(config());
+    world.start();
+    world.launch_child();
+    world.connect_failed(failure(FailureClass::InvalidSettings));
+    assert_eq!(
+        (world.status().state, world.status().phase),
+        (Starting, Phase::Draining)
+    );
+}
+
+/// A repair is called off once, however many stops come; a start that is not ready in time does not end what is being ended.
+#[test]
+fn nothing_is_called_off_twice() {
+    let mut world = World::new(config());
+    world.start();
+    world.launch_child();
+    world.exits(failure(FailureClass::Configuration));
+    let (first, second) = (world.stop(), world.stop());
+    let is_repair = |effect: &&Effect| matches!(effect, Effect::Repair { .. });
+    assert_eq!(world.cancelled.iter().filter(is_repair).count(), 1);
+    world.answer(
+        |effect| matches!(effect, Effect::Repair { .. }),
+        Observation::Repaired,
+    );
+    for stop in [first, second] {
+        assert_eq!(world.outcome(stop), Some(&TicketOutcome::Stopped));
+    }
+
+    let mut world = World::new(config());
+    world.start();
+    world.launch_child();
+    world.stop();
+    assert_eq!(
+        world.machine.poll_timeout(),
+        None,
+        "its readiness is nobody's concern any more"
+    );
+}
+
+/// What was announced is told in the words of the rule.
+#[test]
+fn announcements_are_told() {
+    let table = [
+        (ShutdownNotice::None, "nothing announced"),
+        (ShutdownNotice::Stop, "announced to stop"),
+        (
+            ShutdownNotice::Restart {
+                expected: Duration::from_millis(1_500),
+            },
+            "announced to be back within 1.5s",
+        ),
+    ];
+    for (notice, text) in table {
+        assert_eq!(format!("{notice}"), text);
+    }
+}
+
+#[test]
+fn what_only_goes_on_is_told_apart_from_what_decides() {
+    let mut world = World::running(config());
+    world.pass(seconds(60));
+    world.looks(60, Activity::Idle);
+    world.verified(RequestSign::Answered { after: seconds(3) }, 61);
+    let names = |routine: bool| {
+        let rules = world.rules.iter();
+        let rules = rules.filter(|rule| rule.is_routine() == routine);
+        rules.map(Rule::name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(true), ["connect", "ask", "conclude"]);
+    assert_eq!(
+        names(false),
+        [
+            "start-wanted",
+            "look-at-port",
+            "prepare-launch",
+            "launch",
+            "serve",
+            "session-proved-stable"
+        ]
+    );
+    let told: Vec<String> = world.rules.iter().map(|rule| format!("{rule}")).collect();
+    for line in [
+        "launch (asked for by a user; 0 automatic launches in the window)",
+        "ask (Request; silent for 60s, asleep for 0ns, request NotMade, handshake NotTried, process Idle)",
+        "conclude (slow: Keep; silent for 61s, asleep for 0ns, request Answered { after: 3s }, handshake NotTried, process Idle)",
+    ] {
+        assert!(
+            told.iter().any(|told| told == line),
+            "{line} is not in {told:#?}"
+        );
+    }
 }

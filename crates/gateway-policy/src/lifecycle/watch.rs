@@ -92,7 +92,7 @@ impl Lifecycle {
             Action::Keep => {}
             Action::Reconnect => {
                 self.failure = Some(failure("making a new connection"));
-                self.reconnects = self.reconnects.saturating_add(1);
+                self.slow_down();
                 let Step::Connected(session) = &self.step else {
                     return;
                 };

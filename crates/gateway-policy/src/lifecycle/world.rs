@@ -24,6 +24,8 @@ pub(super) struct World {
     pub(super) stale: u32,
     /// What the machine decided, oldest first.
     pub(super) rules: Vec<Rule>,
+    /// Effects that were called off.
+    pub(super) cancelled: Vec<Effect>,
     /// The states that were published, without repetitions.
     pub(super) states: Vec<GatewayState>,
     /// When processes were launched, and whether recovery did it.
@@ -49,6 +51,7 @@ impl World {
             stale: 0,
             rules: Vec::new(),
             states: Vec::new(),
+            cancelled: Vec::new(),
             launched: Vec::new(),
         }
     }
@@ -156,6 +159,7 @@ impl World {
                     .iter()
                     .position(|effect| epoch_of(effect) == Some(epoch));
                 let at = cancelled.expect("only what is open can be cancelled");
+                self.cancelled.push(self.open[at].clone());
                 // A repair has to come to its end all the same; everything else is simply dropped.
                 if !matches!(self.open[at], Effect::Repair { .. }) {
                     self.open.remove(at);
@@ -170,6 +174,7 @@ impl World {
                             Effect::Spawn { .. } | Effect::Repair { .. }
                         )));
                         self.launches += 1;
+                        assert!(self.launches < 2_000, "launches without an end");
                         let recovering = self.rules.iter().rev().find_map(|rule| match rule {
                             Rule::Launch { recovering, .. } => Some(recovering.is_some()),
                             _ => None,
