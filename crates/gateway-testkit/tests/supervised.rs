@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use gateway_manager::events::Delivered;
 use gateway_manager::{
     AttachMode, BuildError, CallOptions, EventSubscription, FailureClass, GatewayEvent,
-    GatewayManager, GatewayManagerBuilder, GatewayState, HookError, LaunchContext, LifecycleConfig,
-    ManagerError, OpenClaw, Phase, PortChoice, PreparationHook,
+    GatewayManager, GatewayManagerBuilder, GatewayState, GatewayStatus, HookError, LaunchContext,
+    LifecycleConfig, ManagerError, OpenClaw, Phase, PortChoice, PreparationHook,
 };
-use gateway_policy::liveness::Verdict;
+use gateway_policy::liveness::{Activity, LivenessConfig, Verdict};
 use gateway_policy::{JournalEntry, Lifecycle, Rule};
 use gateway_process::Environment;
 use gateway_testkit::Vintage;
@@ -105,7 +105,7 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
 async fn status_is(
     manager: &GatewayManager,
     state: GatewayState,
-) -> gateway_manager::GatewayStatus {
+) -> GatewayStatus {
     let mut status = manager.status();
     within(status.wait_for(|status| status.state == state))
         .await
@@ -139,8 +139,12 @@ fn is_alive(pid: u32) -> bool {
 }
 
 fn kill(pid: u32) {
+    signal(pid, "-KILL");
+}
+
+fn signal(pid: u32, signal: &str) {
     let status = std::process::Command::new("kill")
-        .args(["-KILL", &pid.to_string()])
+        .args([signal, &pid.to_string()])
         .status()
         .unwrap();
     assert!(status.success());
@@ -475,6 +479,30 @@ async fn an_in_process_restart_keeps_the_process() {
     within(manager.stop()).await.unwrap();
 }
 
+/// Limits of the watch that are met within a second.
+fn impatient(liveness: &mut LivenessConfig) {
+    liveness.default_tick = Duration::from_millis(100);
+    liveness.least_silence = Duration::from_millis(300);
+    liveness.verify_within = Duration::from_millis(300);
+    liveness.handshake_within = Duration::from_millis(300);
+    liveness.look_again = Duration::from_millis(100);
+    liveness.wedged_after = Duration::from_millis(1_000);
+}
+
+/// The verdicts that a manager came to, each with what the process did.
+fn verdicts(manager: &GatewayManager) -> Vec<(Verdict, Activity)> {
+    let why = manager.why();
+    let rules = why.iter().flat_map(|entry| &entry.rules);
+    rules
+        .filter_map(|rule| match rule {
+            Rule::Conclude {
+                verdict, evidence, ..
+            } => Some((*verdict, evidence.activity)),
+            _ => None,
+        })
+        .collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_stops_answering_is_replaced() {
     let mut bench = Bench::plain();
@@ -483,18 +511,8 @@ async fn a_gateway_that_stops_answering_is_replaced() {
         tick_interval_ms: 100,
         ..StartScript::default()
     }];
-    let liveness = &mut bench.lifecycle.liveness;
-    liveness.default_tick = Duration::from_millis(100);
-    liveness.least_silence = Duration::from_millis(300);
-    liveness.verify_within = Duration::from_millis(300);
-    liveness.handshake_within = Duration::from_millis(300);
-    liveness.look_again = Duration::from_millis(100);
-    liveness.wedged_after = Duration::from_millis(1_000);
-    let manager = bench
-        .builder()
-        .handshake_timeout(Duration::from_millis(500))
-        .build()
-        .unwrap();
+    impatient(&mut bench.lifecycle.liveness);
+    let manager = bench.manager();
     let mut events = manager.events();
     within(manager.start()).await.unwrap();
     let first = manager.status().borrow().pid;
@@ -506,20 +524,54 @@ async fn a_gateway_that_stops_answering_is_replaced() {
     assert!(exit.reason.is_requested(), "{exit}");
     let status = status_is(&manager, GatewayState::Running).await;
     assert_ne!(status.pid, first);
-    let why = manager.why();
-    let verdicts = why
-        .iter()
-        .flat_map(|entry| &entry.rules)
-        .filter_map(|rule| match rule {
-            Rule::Conclude { verdict, .. } => Some(*verdict),
-            _ => None,
-        });
-    let verdicts: Vec<Verdict> = verdicts.collect();
+    let verdicts: Vec<Verdict> = verdicts(&manager).into_iter().unzip::<_, _, _, Vec<_>>().0;
     assert!(
         verdicts.starts_with(&[Verdict::Blocked]) && verdicts.ends_with(&[Verdict::Wedged]),
         "{verdicts:?}"
     );
     within(manager.stop()).await.unwrap();
+}
+
+/// A process that somebody stopped is seen to be stopped; when it goes on in time nothing has happened, and when it does not it is
+/// replaced, though it cannot even hear that it is asked to end.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_was_stopped_with_a_signal_is_told_apart_and_replaced() {
+    for goes_on in [true, false] {
+        let mut bench = Bench::plain();
+        bench.script.start.tick_interval_ms = 100;
+        impatient(&mut bench.lifecycle.liveness);
+        if goes_on {
+            bench.lifecycle.liveness.wedged_after = Duration::from_secs(60);
+        }
+        let manager = bench
+            .builder()
+            .stop_limits(Duration::from_millis(300), Duration::from_secs(5))
+            .build()
+            .unwrap();
+        within(manager.start()).await.unwrap();
+        let first = manager.status().borrow().pid.unwrap();
+        signal(first, "-STOP");
+        let mut status = manager.status();
+        let blocked = |status: &GatewayStatus| status.liveness == Some(Verdict::Blocked);
+        within(status.wait_for(blocked)).await.unwrap();
+        let known = (Verdict::Blocked, Activity::Halted);
+        assert_eq!(verdicts(&manager).last(), Some(&known));
+        if goes_on {
+            signal(first, "-CONT");
+            let alive = |status: &GatewayStatus| status.liveness == Some(Verdict::Alive);
+            within(status.wait_for(alive)).await.unwrap();
+            assert_eq!(manager.status().borrow().pid, Some(first));
+            assert_eq!(bench.starts(), 1);
+        } else {
+            let replaced =
+                |status: &GatewayStatus| status.is_running() && status.pid != Some(first);
+            within(status.wait_for(replaced)).await.unwrap();
+            assert!(!is_alive(first));
+            assert_eq!(bench.starts(), 2);
+        }
+        within(manager.stop()).await.unwrap();
+    }
 }
 
 struct Hook {

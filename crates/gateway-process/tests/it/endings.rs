@@ -69,9 +69,39 @@ async fn a_stopped_child_is_forced() {
     eventually("the stop", || {
         std::fs::read_to_string(&stat).unwrap().contains(") T ")
     });
+    assert!(child.sample().is_some_and(|sample| sample.halted));
     let request = stop().ask_for(Duration::from_millis(100));
     let exit = soon(child.terminate(request)).await.unwrap();
     assert_eq!(exit.signal, Some(9));
+    assert_eq!(child.sample(), None, "nothing is told of what is gone");
+}
+
+/// Two looks tell work from idleness.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_work_of_a_child_can_be_seen() {
+    use gateway_policy::liveness::Activity;
+    const BUSY: &str = "echo ready; while :; do :; done";
+    const IDLE: &str = "echo ready; exec sleep 1000";
+    const TALKATIVE: &str = "echo ready; while :; do sleep 0.02; echo more; done";
+    for (script, activity) in [
+        (BUSY, Activity::Working),
+        (IDLE, Activity::Idle),
+        (TALKATIVE, Activity::Working),
+    ] {
+        let child = spawn(script).await;
+        let mut output = child.output();
+        next_line(&mut output).await;
+        // The first look may still see how it began.
+        eventually("what it does", || {
+            let (before, begun) = (child.sample().unwrap(), Instant::now());
+            // Long enough for the clock by which processor time is counted, whose steps are hundredths of a second.
+            std::thread::sleep(Duration::from_millis(200));
+            let after = child.sample().unwrap();
+            Activity::between(&before, &after, begun.elapsed()) == activity
+        });
+        soon(child.terminate(stop())).await.unwrap();
+    }
 }
 
 #[tokio::test]
