@@ -102,10 +102,7 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
         .expect("no answer within 30 s")
 }
 
-async fn status_is(
-    manager: &GatewayManager,
-    state: GatewayState,
-) -> GatewayStatus {
+async fn status_is(manager: &GatewayManager, state: GatewayState) -> GatewayStatus {
     let mut status = manager.status();
     within(status.wait_for(|status| status.state == state))
         .await

@@ -143,11 +143,11 @@ fn a_stop_overtakes_a_start_wherever_it_is() {
                 "at {point}"
             );
             match again {
-                Some(again) => assert_eq!(
-                    world.outcome(again),
-                    Some(&TicketOutcome::Running),
-                    "at {point}"
-                ),
+                Some(again) => {
+                    let running = Some(&TicketOutcome::Running);
+                    assert_eq!(world.outcome(again), running, "at {point}");
+                    assert!(world.status().is_running(), "at {point}");
+                }
                 None => assert_eq!(world.status(), GatewayStatus::default(), "at {point}"),
             }
         }
