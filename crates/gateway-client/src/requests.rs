@@ -4,7 +4,7 @@
 //! counter on top of a random prefix of the connection: unique, cheap to look up, and recognisable as ours when an
 //! answer arrives after its request was given up.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use gateway_protocol::RequestId;
@@ -45,7 +45,8 @@ struct Pending<W> {
 pub(crate) struct RequestTable<W> {
     base: u64,
     next: u64,
-    pending: HashMap<u64, Pending<W>>,
+    /// In the order in which they were made, which is also the order in which [`drain`](Self::drain) tells them.
+    pending: BTreeMap<u64, Pending<W>>,
     late: u64,
     unknown: u64,
 }
@@ -57,7 +58,7 @@ impl<W> RequestTable<W> {
         Self {
             base,
             next: base,
-            pending: HashMap::new(),
+            pending: BTreeMap::new(),
             late: 0,
             unknown: 0,
         }
@@ -116,7 +117,7 @@ impl<W> RequestTable<W> {
         Some((pending.waiter, pending.sent))
     }
 
-    /// Empties the table; each waiter comes with whether its frame had gone out.
+    /// Empties the table, oldest request first; each waiter comes with whether its frame had gone out.
     pub(crate) fn drain(&mut self) -> Vec<(W, bool)> {
         let pending = std::mem::take(&mut self.pending);
         pending
@@ -155,7 +156,7 @@ fn number_of(id: &RequestId) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
@@ -290,8 +291,8 @@ mod tests {
                         prop_assert_eq!(table.remove(id).map(|(_, sent)| sent), expected);
                     },
                     Op::Lose => {
-                        let mut drained: Vec<(usize, bool)> = table.drain();
-                        drained.sort_unstable();
+                        // Oldest first, always: the loss of a connection is told in the same order every time.
+                        let drained: Vec<(usize, bool)> = table.drain();
                         let expected: Vec<(usize, bool)> = issued.iter().enumerate()
                             .filter_map(|(n, id)| open.get(id).map(|sent| (n, *sent)))
                             .collect();

@@ -381,6 +381,10 @@ async fn run(
         let closing = wish_to_close(&mut close_requests);
         tokio::pin!(writing, reading, closing);
         tokio::select! {
+            // What has arrived comes first: an answer that is there is given, and the peer's own word on the end says more than
+            // our wish to end. Then what was queued before the wish. Always in this order, so that a history can be played again;
+            // nobody starves, for all three wait after a batch, and only an end is ever ready.
+            biased;
             end = &mut reading => after_reading(end),
             end = &mut writing => match end {
                 WriteEnd::HandlesGone => after_closing(CloseRequest {

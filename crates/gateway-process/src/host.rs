@@ -46,6 +46,24 @@ pub trait ProcessHost: Send + Sync + 'static {
     /// zero is no error here.
     async fn run(&self, spec: &LaunchSpec, deadline: Duration) -> Result<RunReport, RunError>;
 
+    /// Does work that may block its thread, on a file for example, and returns when it is done.
+    ///
+    /// Unless a host says otherwise it runs on tokio's pool of blocking threads, and goes on there when the future is dropped. A
+    /// host whose machine exists only in memory does it on the spot: another thread would bring real time into its order of things.
+    ///
+    /// # Panics
+    /// When the work does.
+    async fn do_blocking(&self, work: Box<dyn FnOnce() + Send>) {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(()) => {}
+            Err(panicked) => match panicked.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down and takes this future along.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
     /// For how long this machine has been asleep since it was switched on. It only grows; whoever compares two readings learns
     /// whether there was sleep in between. Zero for ever where the operating system does not tell.
     fn time_asleep(&self) -> Duration;

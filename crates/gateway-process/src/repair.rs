@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use tokio::task::spawn_blocking;
+use tokio::sync::oneshot;
 
 use crate::exit::ChildExit;
 use crate::host::ProcessHost;
@@ -79,13 +79,16 @@ impl ConfigRepair {
         host: &H,
     ) -> Result<RepairOutcome, RepairError> {
         let config = self.config.clone();
-        let before = blocking(move || Snapshot::take_and_copy(&config)).await?;
+        let before = blocking(host, move || Snapshot::take_and_copy(&config)).await?;
         let finished = host
             .run(&self.doctor, self.deadline)
             .await
             .map(|report| report.without_secrets_of(&self.doctor.env));
         let config = self.config.clone();
-        let after = blocking(move || Snapshot::read(&config).map(|(snapshot, _)| snapshot)).await;
+        let after = blocking(host, move || {
+            Snapshot::read(&config).map(|(snapshot, _)| snapshot)
+        })
+        .await;
         // A file that was readable and is not any more has certainly changed.
         let changed = after.map_or(true, |after| after != before.snapshot);
         let backup = before.copy;
@@ -283,15 +286,19 @@ fn copy_beside(config: &Path, hash: &[u8; 32], content: &[u8]) -> io::Result<Pat
     ))
 }
 
-async fn blocking<T: Send + 'static>(
+async fn blocking<T: Send + 'static, H: ProcessHost + ?Sized>(
+    host: &H,
     work: impl FnOnce() -> Result<T, RepairError> + Send + 'static,
 ) -> Result<T, RepairError> {
-    match spawn_blocking(work).await {
+    let (report, reported) = oneshot::channel();
+    let work = Box::new(move || {
+        // Nobody waits for it any more when the repair was called off.
+        let _ = report.send(work());
+    });
+    host.do_blocking(work).await;
+    match reported.await {
         Ok(result) => result,
-        Err(panicked) => match panicked.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down and takes this future along.
-            Err(_) => std::future::pending().await,
-        },
+        // A host that drops the work instead of doing it ends here, and so does a runtime that shuts down.
+        Err(_) => std::future::pending().await,
     }
 }

@@ -60,6 +60,10 @@ impl ProcessHost for ScriptedHost {
         Ok(self.machine.owners(port))
     }
 
+    async fn do_blocking(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
+
     fn time_asleep(&self) -> Duration {
         self.machine.time_asleep()
     }

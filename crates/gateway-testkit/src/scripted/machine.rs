@@ -152,6 +152,12 @@ impl Machine {
         gone.into_iter().for_each(Listener::end);
     }
 
+    /// Whether anybody listens on a port. Looking leaves no record.
+    #[must_use]
+    pub fn is_taken(&self, port: u16) -> bool {
+        self.world().ports.contains_key(&port)
+    }
+
     /// The gateway on a port, to make it misbehave: stall, emit, restart, drop connections.
     #[must_use]
     pub fn gateway(&self, port: u16) -> Option<Arc<FakeGateway>> {

@@ -1,5 +1,13 @@
 //! The manager on a machine that exists only in memory, under a clock that stands still until everybody waits: hours pass in
 //! milliseconds, in the same order every time.
+//!
+//! This file has the scenes, each of which shows one thing. The random stories are made in `story`, played in `play` by the rules of
+//! `rules`, and chosen by their seeds in `seeds`.
+
+mod play;
+mod rules;
+mod seeds;
+mod story;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +15,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gateway_manager::GatewayStatus;
 use gateway_manager::{
-    AttachMode, FailureClass, GatewayManager, GatewayManagerBuilder, GatewayState, HookError,
-    LaunchContext, LifecycleConfig, ManagerError, OpenClaw, Phase, PortChoice, PreparationHook,
+    FailureClass, GatewayManager, GatewayManagerBuilder, GatewayState, HookError, LaunchContext,
+    LifecycleConfig, ManagerError, OpenClaw, Phase, PortChoice, PreparationHook,
 };
 use gateway_policy::liveness::Verdict;
 use gateway_policy::{Input, Trigger};
@@ -16,11 +24,7 @@ use gateway_process::Environment;
 use gateway_testkit::FakeGateway;
 use gateway_testkit::FakeGatewayConfig;
 use gateway_testkit::Vintage;
-use gateway_testkit::scripted::{ChildPlan, Foreign, ForeignKind, Happening, Machine, Record};
-use proptest::prelude::*;
-use proptest::strategy::ValueTree;
-use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
-use serde_json::{Value, json};
+use gateway_testkit::scripted::{ChildPlan, Foreign, ForeignKind, Happening, Machine};
 use tempfile::TempDir;
 
 const PORT: u16 = 18_789;
@@ -415,192 +419,9 @@ async fn a_launch_does_not_see_what_a_failed_step_had_begun() {
 
 // Random stories.
 
-#[derive(Clone, Debug)]
-enum Act {
-    Start,
-    Stop,
-    Restart,
-    Debounced(u8),
-    Pass(u16),
-    DropSockets,
-    RestartInProcess,
-    Stall,
-    Call,
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    prop_oneof![
-        2 => Just(Act::Start),
-        1 => Just(Act::Stop),
-        1 => Just(Act::Restart),
-        1 => any::<u8>().prop_map(Act::Debounced),
-        4 => any::<u16>().prop_map(Act::Pass),
-        1 => Just(Act::DropSockets),
-        1 => Just(Act::RestartInProcess),
-        1 => Just(Act::Stall),
-        1 => Just(Act::Call),
-    ]
-}
-
-fn plan() -> impl Strategy<Value = ChildPlan> {
-    let milliseconds = |most: u64| (0..most).prop_map(Duration::from_millis);
-    let kinds = (
-        milliseconds(5_000),
-        milliseconds(3_000),
-        milliseconds(200_000),
-        any::<i32>(),
-    );
-    (0_u8..8, kinds).prop_map(|(kind, (listen, ready, end, code))| {
-        let plan = ChildPlan::default()
-            .listens_after(listen)
-            .ready_after(ready);
-        match kind {
-            0 => plan.exits_after(end, code % 90),
-            1 => plan.killed_after(end, 9),
-            2 => plan.never_listens().exits_after(end, 1),
-            3 => plan.ignores_ask(),
-            4 => plan.vintage(Vintage::V2026_3_2),
-            _ => plan,
-        }
-    })
-}
-
-/// Everything that a story depends on.
-#[derive(Clone, Debug)]
-struct Story {
-    acts: Vec<Act>,
-    plans: Vec<ChildPlan>,
-    attach: AttachMode,
-}
-
-fn story() -> impl Strategy<Value = Story> {
-    let acts = prop::collection::vec(act(), 0..40);
-    let plans = prop::collection::vec(plan(), 0..12);
-    let attach = prop_oneof![Just(AttachMode::Never), Just(AttachMode::IfPresent)];
-    (acts, plans, attach).prop_map(|(acts, plans, attach)| Story {
-        acts,
-        plans,
-        attach,
-    })
-}
-
-/// Plays a story to its end; gives what happened on the machine.
-async fn play(story: Story) -> Vec<Record> {
-    let mut scene = Scene::new(story.plans);
-    scene.lifecycle.attach = story.attach;
-    let manager = scene.manager();
-    let mut commands = Vec::new();
-    for act in story.acts {
-        let handle = manager.clone();
-        match act {
-            Act::Start => commands.push(tokio::spawn(async move { handle.start().await })),
-            Act::Stop => commands.push(tokio::spawn(async move { handle.stop().await })),
-            Act::Restart => commands.push(tokio::spawn(async move { handle.restart().await })),
-            Act::Debounced(delay) => {
-                let delay = Some(Duration::from_millis(u64::from(delay) * 40));
-                commands.push(tokio::spawn(async move {
-                    handle.restart_debounced(delay).await
-                }));
-            }
-            Act::Pass(milliseconds) => {
-                tokio::time::sleep(Duration::from_millis(u64::from(milliseconds) * 2)).await
-            }
-            Act::Call => {
-                commands.push(tokio::spawn(async move {
-                    handle
-                        .call::<_, Value>("health", &json!({}))
-                        .await
-                        .map(drop)
-                }));
-            }
-            Act::DropSockets => {
-                if let Some(gateway) = scene.machine.gateway(PORT) {
-                    gateway.drop_connections();
-                }
-            }
-            Act::RestartInProcess => {
-                if let Some(gateway) = scene.machine.gateway(PORT) {
-                    gateway.begin_restart();
-                }
-            }
-            Act::Stall => {
-                if let Some(gateway) = scene.machine.gateway(PORT) {
-                    gateway.stall();
-                }
-            }
-        }
-        // The command is on its way before the next act.
-        tokio::task::yield_now().await;
-        let status = manager.status().borrow().clone();
-        assert!(
-            !status.is_running() || status.failure.is_none(),
-            "{status:?}"
-        );
-        assert!(status.pid.is_none() || scene.machine.living().len() <= 1);
-    }
-    let stopped = manager.stop().await;
-    assert!(stopped.is_ok(), "{stopped:?}");
-    for command in commands {
-        // Every command has its answer by the time the last stop has its own.
-        let answered = tokio::time::timeout(seconds(60), command).await;
-        assert!(answered.is_ok(), "a command was never answered");
-    }
-    assert_eq!(manager.status().borrow().clone(), Default::default());
-    scene.finish();
-    let before = scene.machine.records().len();
-    tokio::time::sleep(seconds(3_600)).await;
-    assert_eq!(
-        scene.machine.records().len(),
-        before,
-        "something went on after the stop"
-    );
-    scene.machine.records()
-}
-
-/// A machine of its own, whose clock the story moves.
-fn play_alone(story: Story) -> Vec<Record> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(play(story))
-}
-
-/// The story of a seed, with what is needed to reduce it.
-fn story_of(seed: u64) -> (TestRunner, impl ValueTree<Value = Story>) {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config = ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(config, rng);
-    let tree = story().new_tree(&mut runner).expect("no story is rejected");
-    (runner, tree)
-}
-
-/// Plays the story of a seed; one that fails is reduced to a short one that fails as well.
-fn play_seed(seed: u64, tell: bool) {
-    let (mut runner, tree) = story_of(seed);
-    if tell {
-        println!("{:#?}", tree.current());
-    }
-    let outcome = runner.run_one(tree, |story| {
-        let records = play_alone(story);
-        for record in records.iter().filter(|_| tell) {
-            println!(
-                "{:>12.3} s  {:?}",
-                record.at.as_secs_f64(),
-                record.happening
-            );
-        }
-        Ok(())
-    });
-    if let Err(error) = outcome {
-        panic!("seed {seed}: {error}\nreplay it with: cargo xtask sim --seed {seed}");
-    }
+/// A number that somebody set in the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
 /// Whatever the children do and whatever the users ask for: never two of them, every command answered, nothing left.
@@ -609,13 +430,21 @@ fn play_seed(seed: u64, tell: bool) {
 /// `simulation` of the test matrix plays thousands.
 #[test]
 fn stories_by_seed() {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     match number("GATEWAY_SIMULATION_SEED") {
-        Some(seed) => play_seed(seed, true),
+        Some(seed) => seeds::tell(seed),
         None => {
-            let seeds = number("GATEWAY_SIMULATION_SEEDS").unwrap_or(200);
-            (0..seeds).for_each(|seed| play_seed(seed, false));
-            println!("simulation: {seeds} seeds");
+            let seeds = number("GATEWAY_SIMULATION_SEEDS").unwrap_or(250);
+            let began = std::time::Instant::now();
+            seeds::play_all(0..seeds);
+            println!("simulation: {seeds} seeds in {:.1?}", began.elapsed());
         }
+    }
+}
+
+/// What a seed showed once it shows again: same events at the same times, same decisions, same answers.
+#[test]
+fn a_seed_is_the_same_story_every_time() {
+    for seed in 0..number("GATEWAY_SIMULATION_TWICE").unwrap_or(50) {
+        seeds::assert_repeats(seed);
     }
 }
