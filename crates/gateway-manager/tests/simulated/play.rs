@@ -33,6 +33,9 @@ const CALL_WITHIN: Duration = Duration::from_secs(30);
 /// a launch of these stories can be, and the doctor.
 const COMMAND_WITHIN: Duration = Duration::from_secs(7_200);
 
+/// How long a peer may take to answer our goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// How long the story is watched once all is over.
 const AFTERWARDS: Duration = Duration::from_secs(3_600);
 
@@ -144,6 +147,12 @@ impl Player {
                 });
             }
             Act::Pass { milliseconds } => return self.pass(from_milliseconds(milliseconds)).await,
+            Act::AwaitRunning { milliseconds } => {
+                let mut status = self.manager().status();
+                let running = status.wait_for(|status| status.is_running());
+                let _ = timeout(from_milliseconds(milliseconds), running).await;
+                return self.write_down_moves();
+            }
             Act::Yield { turns } => {
                 for _ in 0..turns {
                     tokio::task::yield_now().await;
@@ -278,6 +287,11 @@ impl Player {
         assert!(self.machine.living().len() <= 1);
         let open = self.machine.open_connections();
         assert!(open <= 1, "{open} connections are open at the same time");
+        let sockets = self.machine.open_sockets();
+        assert!(
+            sockets <= 2,
+            "{sockets}: more than a connection and a probe"
+        );
         let status = self.manager().status().borrow().clone();
         rules::status_agrees_with_itself(&status);
         assert_eq!(
@@ -322,6 +336,9 @@ impl Player {
         let stopped = timeout(STOP_WITHIN, self.manager().stop()).await;
         let stopped = stopped.expect("the last stop is answered in time");
         self.look();
+        if !self.occupied {
+            assert_eq!(self.machine.open_sockets(), 0, "it outlived the stop");
+        }
         match &stopped {
             Ok(()) => assert_eq!(self.machine.living(), Vec::<u32>::new()),
             Err(ManagerError::Failed(failure)) => {
@@ -359,11 +376,14 @@ impl Player {
 
     /// Stopped means: nothing is left, and nothing goes on.
     async fn assert_quiet(&mut self, unkillable: bool) {
+        // The goodbye to a gateway of somebody else, which lives on, may take a second when it does not answer.
+        sleep(GOODBYE + Duration::from_millis(1)).await;
+        assert_eq!(self.machine.open_sockets(), 0);
         // A gateway that stands still does not notice that its client has gone.
         if let Some(gateway) = self.machine.gateway(PORT) {
             gateway.resume();
         }
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_millis(1)).await;
         assert_eq!(self.machine.open_connections(), 0);
         let journal = |manager: &GatewayManager| {
             let journal = manager.journal();

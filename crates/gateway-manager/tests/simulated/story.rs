@@ -60,6 +60,10 @@ pub(crate) enum Act {
     Pass {
         milliseconds: u32,
     },
+    /// Time passes until the gateway serves, at most this long.
+    AwaitRunning {
+        milliseconds: u32,
+    },
     /// Others get so many turns, in no time.
     Yield {
         turns: u8,
@@ -294,14 +298,15 @@ fn act() -> impl Strategy<Value = Act> {
         2 => method.prop_map(Act::Call),
         1 => Just(Act::CheckHealth),
         12 => time(130_000).prop_map(|milliseconds| Act::Pass { milliseconds }),
-        1 => (300_000..1_200_000_u32).prop_map(|milliseconds| Act::Pass { milliseconds }),
+        2 => (130_000..1_200_000_u32).prop_map(|milliseconds| Act::Pass { milliseconds }),
+        5 => (0..600_000_u32).prop_map(|milliseconds| Act::AwaitRunning { milliseconds }),
         2 => (0..12_u8).prop_map(|turns| Act::Yield { turns }),
         2 => Just(Act::DropSockets),
         1 => prop_oneof![Just(1000), Just(1008), Just(1012), Just(1013)]
             .prop_map(|code| Act::CloseSockets { code }),
         2 => Just(Act::RestartInPlace),
         1 => Just(Act::AnnounceStop),
-        1 => Just(Act::Stall),
+        2 => Just(Act::Stall),
         1 => Just(Act::Resume),
         1 => Just(Act::LoseListener),
         1 => (0..100_000_u32).prop_map(|seconds| Act::Sleep { seconds }),
@@ -381,17 +386,23 @@ pub(crate) fn story() -> impl Strategy<Value = Story> {
         any::<bool>(),
         prop::collection::vec(doctor, 0..4),
         prop::collection::vec(birth(), 0..12),
+        // Little happens to a gateway that nobody starts.
+        prop::bool::weighted(0.7),
         prop::collection::vec(act(), 0..40),
-        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.1),
     );
     story.prop_map(
-        |(attach, configured, doctors, births, acts, patient)| Story {
-            attach,
-            configured,
-            doctors,
-            births,
-            acts,
-            patient,
+        |(attach, configured, doctors, births, started, acts, patient)| {
+            let verb = Verb::Start;
+            let first = started.then_some(Act::Command { user: 0, verb });
+            Story {
+                attach,
+                configured,
+                doctors,
+                births,
+                acts: first.into_iter().chain(acts).collect(),
+                patient,
+            }
         },
     )
 }

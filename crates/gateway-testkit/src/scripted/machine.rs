@@ -56,6 +56,17 @@ struct World {
     max_living: usize,
     next_pid: u32,
     asleep: Duration,
+    sockets: u64,
+}
+
+/// The client's end of a socket, for as long as the client holds it.
+#[derive(Debug)]
+pub(super) struct HeldSocket(Machine);
+
+impl Drop for HeldSocket {
+    fn drop(&mut self) {
+        self.0.world().sockets -= 1;
+    }
 }
 
 #[derive(Debug)]
@@ -94,6 +105,7 @@ impl Machine {
             max_living: 1,
             next_pid: FIRST_PID,
             asleep: Duration::ZERO,
+            sockets: 0,
         })))
     }
 
@@ -190,6 +202,19 @@ impl Machine {
                 _ => None,
             });
         gateways.sum()
+    }
+
+    /// How many sockets are held by those who opened them through the [`transport`](Self::transport), whether or not they got as far
+    /// as a connection, and whether or not the other end still lives.
+    #[must_use]
+    pub fn open_sockets(&self) -> u64 {
+        self.world().sockets
+    }
+
+    /// Counts a socket until it is dropped.
+    pub(super) fn hold_socket(&self) -> HeldSocket {
+        self.world().sockets += 1;
+        HeldSocket(self.clone())
     }
 
     /// Process ids of the children that live.
