@@ -35,6 +35,8 @@ pub(crate) enum Stranger {
     /// A gateway, which knows our token or does not.
     Gateway {
         ours: bool,
+        /// How long its restarts in place take.
+        restart: u32,
     },
     Silent,
     WebServer,
@@ -80,6 +82,10 @@ pub(crate) enum Act {
     AnnounceStop,
     Stall,
     Resume,
+    /// The gateway stalls, and goes on by itself.
+    Freeze {
+        milliseconds: u32,
+    },
     /// The listener is gone; its process lives on.
     LoseListener,
     /// The machine sleeps.
@@ -121,25 +127,31 @@ pub(crate) enum Fate {
     },
 }
 
-/// How one launch turns out. Times are milliseconds since the spawn.
+/// How one launch turns out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Birth {
     NoProgram,
     NoResources,
-    Child {
-        /// When it listens; `None` is never.
-        listens: Option<u32>,
-        /// How long it then says that it is starting.
-        ready: u32,
-        /// How often it prints a line, ten seconds apart.
-        lines: u8,
-        stalls: Option<u32>,
-        busy: bool,
-        fate: Fate,
-        manners: Manners,
-        old: bool,
-        other_token: bool,
-    },
+    Child(Child),
+}
+
+/// How a child turns out. Times are milliseconds since the spawn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Child {
+    /// When it listens; `None` is never.
+    listens: Option<u32>,
+    /// How long it then says that it is starting.
+    ready: u32,
+    /// How many lines it prints, ten seconds apart.
+    lines: u8,
+    /// How long a restart in place takes.
+    restart: u32,
+    stalls: Option<u32>,
+    busy: bool,
+    fate: Fate,
+    manners: Manners,
+    old: bool,
+    other_token: bool,
 }
 
 /// Everything that a story depends on.
@@ -159,15 +171,7 @@ pub(crate) struct Story {
 impl Story {
     /// Whether a child may be born that cannot be ended.
     pub(crate) fn has_unkillable(&self) -> bool {
-        let unkillable = |birth: &Birth| {
-            matches!(
-                birth,
-                Birth::Child {
-                    manners: Manners::Unkillable,
-                    ..
-                }
-            )
-        };
+        let unkillable = |birth: &Birth| matches!(birth, Birth::Child(child) if matches!(child.manners, Manners::Unkillable));
         self.births.iter().any(unkillable)
     }
 
@@ -195,48 +199,34 @@ impl Birth {
             spawn_failure: Some(failure),
             ..ChildPlan::default()
         };
-        let (listens, ready, lines, stalls, busy, fate, manners, old, other_token) = match self {
-            Self::NoProgram => return failed(SpawnFailure::ProgramNotFound),
-            Self::NoResources => return failed(SpawnFailure::Refused),
-            Self::Child {
-                listens,
-                ready,
-                lines,
-                stalls,
-                busy,
-                fate,
-                manners,
-                old,
-                other_token,
-            } => (
-                listens,
-                ready,
-                lines,
-                stalls,
-                busy,
-                fate,
-                manners,
-                old,
-                other_token,
-            ),
-        };
+        match self {
+            Self::NoProgram => failed(SpawnFailure::ProgramNotFound),
+            Self::NoResources => failed(SpawnFailure::Refused),
+            Self::Child(child) => child.plan(configured),
+        }
+    }
+}
+
+impl Child {
+    fn plan(self, configured: bool) -> ChildPlan {
         let mut plan = ChildPlan::default();
-        if old {
+        if self.old {
             plan = plan.vintage(Vintage::V2026_3_2);
         }
-        plan = plan.ready_after(milliseconds(ready));
-        plan.listen_after = listens.map(milliseconds);
-        plan.stall_after = stalls.map(milliseconds);
-        plan.busy = busy;
-        for line in 0..u32::from(lines) {
+        plan = plan.ready_after(milliseconds(self.ready));
+        plan.listen_after = self.listens.map(milliseconds);
+        plan.gateway.restart_gap = milliseconds(self.restart);
+        plan.stall_after = self.stalls.map(milliseconds);
+        plan.busy = self.busy;
+        for line in 0..u32::from(self.lines) {
             plan = plan.says(milliseconds(line * 10_000), "still unpacking");
         }
         // A refused token sends the manager to the configuration, where there is one, to look for another; it does so on a real file.
-        if other_token && !configured {
+        if self.other_token && !configured {
             plan.own_token = true;
             plan.gateway.token = Some("somebody else's token".into());
         }
-        plan.exit = match fate {
+        plan.exit = match self.fate {
             Fate::Lives => None,
             Fate::Exits { after, code } => Some((milliseconds(after), Some(code), None)),
             Fate::Killed { after, signal } => Some((milliseconds(after), None, Some(signal))),
@@ -245,7 +235,7 @@ impl Birth {
                 Some((milliseconds(after), Some(78), None))
             }
         };
-        plan.ask = match manners {
+        plan.ask = match self.manners {
             Manners::Obeys {
                 milliseconds: after,
             } => AskPlan::Obeys {
@@ -254,7 +244,7 @@ impl Birth {
             },
             Manners::Ignores | Manners::Unkillable => AskPlan::Ignores,
         };
-        plan.unkillable = matches!(manners, Manners::Unkillable);
+        plan.unkillable = matches!(self.manners, Manners::Unkillable);
         plan
     }
 }
@@ -286,7 +276,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Method::Drop),
     ];
     let stranger = prop_oneof![
-        3 => any::<bool>().prop_map(|ours| Stranger::Gateway { ours }),
+        3 => (any::<bool>(), time(60_000))
+            .prop_map(|(ours, restart)| Stranger::Gateway { ours, restart }),
         1 => Just(Stranger::Silent),
         1 => Just(Stranger::WebServer),
     ];
@@ -308,6 +299,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::AnnounceStop),
         2 => Just(Act::Stall),
         1 => Just(Act::Resume),
+        2 => (0..700_000_u32).prop_map(|milliseconds| Act::Freeze { milliseconds }),
+        2 => (55_000..75_000_u32).prop_map(|milliseconds| Act::Freeze { milliseconds }),
         1 => Just(Act::LoseListener),
         1 => (0..100_000_u32).prop_map(|seconds| Act::Sleep { seconds }),
         2 => stranger.prop_map(Act::Occupy),
@@ -347,6 +340,7 @@ fn birth() -> impl Strategy<Value = Birth> {
         listens,
         time(30_000),
         prop_oneof![4 => Just(0), 1 => 0..30_u8],
+        time(60_000),
         stalls,
         seldom(),
         fate(),
@@ -355,10 +349,11 @@ fn birth() -> impl Strategy<Value = Birth> {
         prop::bool::weighted(0.05),
     );
     let child = child.prop_map(
-        |(listens, ready, lines, stalls, busy, fate, manners, old, other_token)| Birth::Child {
+        |(listens, ready, lines, restart, stalls, busy, fate, manners, old, other_token)| Child {
             listens,
             ready,
             lines,
+            restart,
             stalls,
             busy,
             fate,
@@ -370,7 +365,7 @@ fn birth() -> impl Strategy<Value = Birth> {
     prop_oneof![
         1 => Just(Birth::NoProgram),
         1 => Just(Birth::NoResources),
-        28 => child,
+        28 => child.prop_map(Birth::Child),
     ]
 }
 
