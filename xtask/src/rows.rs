@@ -157,7 +157,7 @@ pub(crate) fn all() -> Vec<Row> {
                     "simulated",
                     "stories_by_seed",
                 ],
-                &[("GATEWAY_SIMULATION_SEEDS", "3000")],
+                &[("GATEWAY_SIMULATION_SEEDS", "10000")],
             ),
         ),
         row(

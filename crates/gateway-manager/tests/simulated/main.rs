@@ -419,6 +419,9 @@ async fn a_launch_does_not_see_what_a_failed_step_had_begun() {
 
 // Random stories.
 
+/// How many stories are played unless somebody asks for another number.
+const DEFAULT_SEEDS: u64 = 250;
+
 /// A number that somebody set in the environment.
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -433,10 +436,19 @@ fn stories_by_seed() {
     match number("GATEWAY_SIMULATION_SEED") {
         Some(seed) => seeds::tell(seed),
         None => {
-            let seeds = number("GATEWAY_SIMULATION_SEEDS").unwrap_or(250);
+            let seeds = number("GATEWAY_SIMULATION_SEEDS").unwrap_or(DEFAULT_SEEDS);
             let began = std::time::Instant::now();
-            seeds::play_all(0..seeds);
+            let reached = seeds::play_all(0..seeds);
             println!("simulation: {seeds} seeds in {:.1?}", began.elapsed());
+            // Stories that lead nowhere would show nothing.
+            let missed: Vec<_> = rules::REACHED
+                .iter()
+                .filter(|rule| !reached.contains(*rule))
+                .collect();
+            assert!(
+                seeds < DEFAULT_SEEDS || missed.is_empty(),
+                "no story led to {missed:?}"
+            );
         }
     }
 }

@@ -17,6 +17,47 @@ const WINDOW: Duration = Duration::from_secs(300);
 /// How long the manager may not know yet that a child has ended: it waits for the last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// The rules of the lifecycle machine that a few hundred stories lead to at the least.
+pub(crate) const REACHED: &[&str] = &[
+    "ask",
+    "ask-again",
+    "attach",
+    "attaching-not-allowed",
+    "back-off",
+    "child-ended",
+    "child-refuses-to-end",
+    "close-first",
+    "conclude",
+    "connect",
+    "end-child",
+    "end-unusable",
+    "give-up",
+    "halt",
+    "launch",
+    "look-at-port",
+    "not-ready",
+    "nothing-to-attach-to",
+    "nothing-to-reload",
+    "other-credential",
+    "port-held-by-stranger",
+    "prepare-launch",
+    "reconnect-to-child",
+    "relaunch-after-repair",
+    "repair-once",
+    "restart-delayed",
+    "restart-due",
+    "restart-matured",
+    "restart-wanted",
+    "retry-handshake",
+    "serve",
+    "session-proved-stable",
+    "start-wanted",
+    "stop-wanted",
+    "taken-down",
+    "user-takes-over",
+    "wait-for-gateway",
+];
+
 /// All rules that a whole story can be held against.
 pub(crate) fn hold(account: &Account) {
     let Account { records, moves, .. } = account;

@@ -1,10 +1,13 @@
 //! From a seed to a story, and from a story that fails to a short one that fails as well.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use gateway_policy::lifecycle::Rule;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
@@ -25,29 +28,37 @@ fn story_of(seed: u64) -> (TestRunner, impl ValueTree<Value = Story>) {
     (runner, tree)
 }
 
-/// Plays the story of a seed; one that fails is reduced.
-fn play(seed: u64) -> Result<(), TestError<Story>> {
+/// Plays the story of a seed and gives the names of the rules that it led to; one that fails is reduced.
+fn play(seed: u64) -> Result<BTreeSet<&'static str>, TestError<Story>> {
     let (mut runner, tree) = story_of(seed);
+    let reached = Mutex::new(BTreeSet::new());
     let played = runner.run_one(tree, |story| {
-        play_alone(&story, false);
+        let account = play_alone(&story, false);
+        let rules = account.moves.iter().flat_map(|entry| &entry.rules);
+        reached.lock().unwrap().extend(rules.map(Rule::name));
         Ok(())
     });
-    played.map(drop)
+    played.map(|_| reached.into_inner().unwrap())
 }
 
 /// Plays the stories of many seeds, on as many threads as there are processors; each story has a runtime and a clock of its own.
-pub(crate) fn play_all(seeds: Range<u64>) {
+/// Gives the names of the rules that they led to.
+pub(crate) fn play_all(seeds: Range<u64>) -> BTreeSet<&'static str> {
     let next = AtomicU64::new(seeds.start);
+    let reached = Mutex::new(BTreeSet::new());
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
                 return None;
             }
-            if let Err(error) = play(seed) {
-                // One story is enough to read; the other threads finish theirs.
-                next.store(seeds.end, Ordering::Relaxed);
-                return Some((seed, error.to_string()));
+            match play(seed) {
+                Ok(rules) => reached.lock().unwrap().extend(rules),
+                Err(error) => {
+                    // One story is enough to read; the other threads finish theirs.
+                    next.store(seeds.end, Ordering::Relaxed);
+                    return Some((seed, error.to_string()));
+                }
             }
         }
     };
@@ -62,6 +73,7 @@ pub(crate) fn play_all(seeds: Range<u64>) {
     if let Some((seed, error)) = failed {
         panic!("seed {seed}: {error}\nreplay it with: cargo xtask sim --seed {seed}");
     }
+    reached.into_inner().unwrap()
 }
 
 /// Tells the story of a seed line by line; and when it fails, the short story that fails as well.

@@ -328,7 +328,8 @@ fn manners() -> impl Strategy<Value = Manners> {
 
 fn birth() -> impl Strategy<Value = Birth> {
     let listens = prop_oneof![
-        9 => time(240_000).prop_map(Some),
+        18 => time(15_000).prop_map(Some),
+        1 => (15_000..240_000_u32).prop_map(Some),
         1 => Just(None),
     ];
     let stalls = prop_oneof![
@@ -384,7 +385,7 @@ pub(crate) fn story() -> impl Strategy<Value = Story> {
         // Little happens to a gateway that nobody starts.
         prop::bool::weighted(0.7),
         prop::collection::vec(act(), 0..40),
-        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.05),
     );
     story.prop_map(
         |(attach, configured, doctors, births, started, acts, patient)| {
