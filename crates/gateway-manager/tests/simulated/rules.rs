@@ -64,6 +64,7 @@ pub(crate) fn hold(account: &Account) {
     signals_go_to_living_children(records);
     every_launch_is_in_the_journal(records, moves);
     automatic_launches_stay_within_the_budget(records, moves);
+    recovery_launches_what_recovery_decided_on(moves);
     every_ticket_is_answered_once(moves);
     for (at, status) in published(moves) {
         status_agrees_with_itself(status);
@@ -221,6 +222,33 @@ fn automatic_launches_stay_within_the_budget(records: &[Record], moves: &[Journa
         let since: Vec<Duration> = since.copied().collect();
         let recent = in_window(&since, *at);
         assert!(recent <= BURST + 1, "{recent} launches at {at:?}");
+    }
+}
+
+/// A launch is automatic if and only if recovery decided on it and no user has had his say since.
+fn recovery_launches_what_recovery_decided_on(moves: &[JournalEntry]) {
+    let mut decided = false;
+    for entry in moves {
+        for rule in &entry.rules {
+            match rule {
+                Rule::BackOff { .. }
+                | Rule::RelaunchAfterRepair { .. }
+                | Rule::AttachedLost { .. } => {
+                    decided = true;
+                }
+                Rule::UserTakesOver
+                | Rule::StopWanted
+                | Rule::RestartDue { .. }
+                | Rule::EndLeftover => {
+                    decided = false;
+                }
+                Rule::Launch { recovering, .. } => {
+                    let decided = std::mem::take(&mut decided);
+                    assert_eq!(recovering.is_some(), decided, "{entry}");
+                }
+                _ => {}
+            }
+        }
     }
 }
 
