@@ -17,6 +17,30 @@ use crate::run::{RunError, RunReport};
 use crate::spec::{LaunchSpec, SpawnError};
 use crate::terminate::{TerminateError, Termination};
 
+/// Work that may block its thread.
+pub struct BlockingWork(Box<dyn FnOnce() + Send>);
+
+impl BlockingWork {
+    /// Work that is yet to be done.
+    #[must_use]
+    pub fn new(work: impl FnOnce() + Send + 'static) -> Self {
+        Self(Box::new(work))
+    }
+
+    /// Does it, on this thread.
+    pub fn run(self) {
+        (self.0)();
+    }
+}
+
+impl std::fmt::Debug for BlockingWork {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("BlockingWork")
+            .finish_non_exhaustive()
+    }
+}
+
 /// Starts processes and reads the operating system's tables.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
@@ -53,8 +77,8 @@ pub trait ProcessHost: Send + Sync + 'static {
     ///
     /// # Panics
     /// When the work does.
-    async fn do_blocking(&self, work: Box<dyn FnOnce() + Send>) {
-        match tokio::task::spawn_blocking(work).await {
+    async fn do_blocking(&self, work: BlockingWork) {
+        match tokio::task::spawn_blocking(|| work.run()).await {
             Ok(()) => {}
             Err(panicked) => match panicked.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),

@@ -23,7 +23,7 @@ pub use env::Environment;
 pub use exit::{ChildExit, ExitReason, TerminationReason};
 pub use gateway_policy::liveness::ProcessSample;
 pub use gateway_policy::stderr::StderrLevel;
-pub use host::{ManagedChild, ProcessHost};
+pub use host::{BlockingWork, ManagedChild, ProcessHost};
 #[cfg(feature = "mock")]
 pub use host::{MockManagedChild, MockProcessHost};
 pub use node::{NodeRange, NodeRuntime, NodeVersion};

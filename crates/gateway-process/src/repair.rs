@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::exit::ChildExit;
-use crate::host::ProcessHost;
+use crate::host::{BlockingWork, ProcessHost};
 use crate::openclaw::{GatewayLaunch, OpenClaw};
 use crate::output::OutputLine;
 use crate::run::RunError;
@@ -291,7 +291,7 @@ async fn blocking<T: Send + 'static, H: ProcessHost + ?Sized>(
     work: impl FnOnce() -> Result<T, RepairError> + Send + 'static,
 ) -> Result<T, RepairError> {
     let (report, reported) = oneshot::channel();
-    let work = Box::new(move || {
+    let work = BlockingWork::new(move || {
         // Nobody waits for it any more when the repair was called off.
         let _ = report.send(work());
     });

@@ -22,7 +22,9 @@ fn exit(code: i32, reason: ExitReason) -> ChildExit {
 #[tokio::test]
 async fn a_repair_runs_on_a_mocked_host() {
     let mut host = MockProcessHost::new();
-    host.expect_do_blocking().times(2).returning(|work| work());
+    host.expect_do_blocking()
+        .times(2)
+        .returning(|work| work.run());
     host.expect_run()
         .withf(|spec, deadline| spec.has_arg("doctor") && *deadline == Duration::from_secs(120))
         .times(1)

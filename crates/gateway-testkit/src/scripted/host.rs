@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway_process::{
-    ChildExit, ExitReason, LaunchSpec, ManagedChild, OutputLine, PortError, PortOwner, ProcessHost,
-    RunError, RunReport, SpawnError, TerminationReason,
+    BlockingWork, ChildExit, ExitReason, LaunchSpec, ManagedChild, OutputLine, PortError,
+    PortOwner, ProcessHost, RunError, RunReport, SpawnError, TerminationReason,
 };
 use tokio::time::timeout;
 
@@ -60,8 +60,8 @@ impl ProcessHost for ScriptedHost {
         Ok(self.machine.owners(port))
     }
 
-    async fn do_blocking(&self, work: Box<dyn FnOnce() + Send>) {
-        work();
+    async fn do_blocking(&self, work: BlockingWork) {
+        work.run();
     }
 
     fn time_asleep(&self) -> Duration {
