@@ -153,10 +153,7 @@ impl Player {
             }
             Act::Pass { milliseconds } => return self.pass(from_milliseconds(milliseconds)).await,
             Act::AwaitRunning { milliseconds } => {
-                let mut status = self.manager().status();
-                let running = status.wait_for(|status| status.is_running());
-                let _ = timeout(from_milliseconds(milliseconds), running).await;
-                return self.write_down_moves();
+                return self.await_running(from_milliseconds(milliseconds)).await;
             }
             Act::Yield { turns } => {
                 for _ in 0..turns {
@@ -290,6 +287,20 @@ impl Player {
             sleep(some).await;
             self.look();
             rules::living_child_is_in_the_status(&self.machine, self.manager());
+            self.write_down_moves();
+        }
+    }
+
+    /// Lets time pass until the gateway serves, or until so much has passed.
+    async fn await_running(&mut self, mut at_most: Duration) {
+        let mut status = self.manager().status();
+        let mut running = false;
+        while !running && !at_most.is_zero() {
+            let some = at_most.min(LOOK_AT_LEAST);
+            at_most -= some;
+            let serves = status.wait_for(|status| status.is_running());
+            running = timeout(some, serves).await.is_ok();
+            self.look();
             self.write_down_moves();
         }
     }
