@@ -572,3 +572,64 @@ async fn read(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// A peer that has closed already; it says so once.
+    #[derive(Default)]
+    struct Closed {
+        said: bool,
+    }
+
+    #[async_trait]
+    impl FrameStream for Closed {
+        async fn next(&mut self) -> Option<Result<TransportMessage, TransportError>> {
+            let close = TransportMessage::Close {
+                code: 1012,
+                reason: "service restart".to_owned(),
+            };
+            (!std::mem::replace(&mut self.said, true)).then_some(Ok(close))
+        }
+    }
+
+    #[async_trait]
+    impl FrameSink for Closed {
+        async fn feed(&mut self, _: TransportMessage) -> Result<(), TransportError> {
+            Ok(())
+        }
+
+        async fn flush(&mut self) -> Result<(), TransportError> {
+            Ok(())
+        }
+
+        async fn close(&mut self, _: u16, _: &str) -> Result<(), TransportError> {
+            Ok(())
+        }
+    }
+
+    /// When the peer has closed, we wish to close and every handle is gone, all in the same moment, the peer's word counts: it says
+    /// why. Often enough that chance would show.
+    #[tokio::test(start_paused = true)]
+    async fn of_ends_in_the_same_moment_the_peers_is_told() {
+        for _ in 0..64 {
+            let shared = Arc::new(Shared::new(RequestTable::new(1)));
+            let (commands, queue) = mpsc::channel(1);
+            drop(commands);
+            let (_wish, wishes) = watch::channel(Some(CloseRequest {
+                code: 1000,
+                reason: String::new(),
+            }));
+            let pair = TransportPair {
+                sink: Box::new(Closed::default()),
+                stream: Box::new(Closed::default()),
+            };
+            task(pair, queue, wishes, shared.clone()).await;
+            let end = shared.disconnected().expect("it has ended");
+            assert_eq!((end.cause, end.code), (DisconnectCause::Peer, Some(1012)));
+        }
+    }
+}

@@ -8,8 +8,8 @@ use gateway_client::{
     ConnectError, ConnectOptions, Connection, Credentials, Endpoint, RpcError, TransportErrorKind,
 };
 use gateway_process::{
-    Environment, ExitReason, LaunchSpec, ManagedChild, ProcessHost, RunError, SpawnError,
-    TerminateError, Termination, TerminationReason,
+    BlockingWork, Environment, ExitReason, LaunchSpec, ManagedChild, ProcessHost, RunError,
+    SpawnError, TerminateError, Termination, TerminationReason,
 };
 use gateway_testkit::fake_gateway::Refusal;
 use gateway_testkit::scripted::{
@@ -249,6 +249,55 @@ async fn a_gateway_can_be_made_to_misbehave_while_it_runs() {
         .await
         .unwrap();
     assert!(gateway.connect_in_memory().is_none());
+}
+
+/// Also a socket that nobody answers, and one whose other end does not notice that it is gone.
+#[tokio::test(start_paused = true)]
+async fn sockets_count_as_long_as_the_client_holds_them() {
+    let machine = Machine::new();
+    assert!(!machine.is_taken(PORT));
+    let (child, connection) = started(&machine, ChildPlan::default()).await;
+    assert!(machine.is_taken(PORT));
+    assert_eq!((machine.open_sockets(), machine.open_connections()), (1, 1));
+    let gateway = machine.gateway(PORT).expect("it listens");
+    gateway.stall();
+    let other = machine.clone();
+    let dialling = tokio::spawn(async move { connect(&other).await.map(drop) });
+    sleep(secs(1)).await;
+    assert_eq!(machine.open_sockets(), 2);
+    dialling.abort();
+    connection.close(1000, "").await;
+    assert_eq!((machine.open_sockets(), machine.open_connections()), (0, 1));
+    gateway.resume();
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(machine.open_connections(), 0);
+    let request = Termination::new(TerminationReason::UserStop);
+    child.terminate(request).await.unwrap();
+
+    machine.occupy(
+        PORT,
+        Foreign {
+            pid: None,
+            program: None,
+            kind: ForeignKind::Silent,
+        },
+    );
+    let other = machine.clone();
+    let dialling = tokio::spawn(async move { connect(&other).await.map(drop) });
+    sleep(secs(1)).await;
+    assert_eq!(machine.open_sockets(), 1);
+    dialling.await.unwrap().unwrap_err();
+    assert_eq!(machine.open_sockets(), 0);
+}
+
+/// Another thread would have its own time.
+#[tokio::test(start_paused = true)]
+async fn blocking_work_is_done_on_the_spot() {
+    let here = std::thread::current().id();
+    let (report, reported) = std::sync::mpsc::channel();
+    let work = BlockingWork::new(move || report.send(std::thread::current().id()).unwrap());
+    Machine::new().host().do_blocking(work).await;
+    assert_eq!(reported.try_recv(), Ok(here));
 }
 
 #[tokio::test(start_paused = true)]
