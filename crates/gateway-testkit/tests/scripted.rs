@@ -294,7 +294,7 @@ async fn sockets_count_as_long_as_the_client_holds_them() {
 #[tokio::test(start_paused = true)]
 async fn blocking_work_is_done_on_the_spot() {
     let here = std::thread::current().id();
-    let (report, reported) = std::sync::mpsc::channel();
+    let (report, reported) = std::sync::mpsc::sync_channel(1);
     let work = BlockingWork::new(move || report.send(std::thread::current().id()).unwrap());
     Machine::new().host().do_blocking(work).await;
     assert_eq!(reported.try_recv(), Ok(here));
