@@ -86,7 +86,9 @@ struct ConnectionInUse {
     connection: Connection,
     /// What the last look at it saw; the next one is compared with it.
     looked: Reading,
-    _watchers: Vec<AbortOnDropHandle<()>>,
+    /// Reports that it has ended; absent once we end it ourselves.
+    end_watcher: Option<AbortOnDropHandle<()>>,
+    _event_watcher: AbortOnDropHandle<()>,
 }
 
 /// The counters at one moment.
@@ -277,6 +279,8 @@ impl Driver {
                 {
                     self.connection = None;
                     self.outputs.connection.send_replace(None);
+                    self.in_flight.remove(&(epoch, Work::Verify));
+                    self.in_flight.remove(&(epoch, Work::Knock));
                 }
                 self.observe(
                     epoch,

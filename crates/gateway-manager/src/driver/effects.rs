@@ -292,16 +292,15 @@ impl Driver {
         // Watchers must not keep the connection alive: they hold its end and its events, not the handle.
         let (closed, reports) = (connection.closed(), self.reports.clone());
         let (mut events, bus) = (connection.events(), self.outputs.bus.clone());
-        let watchers = vec![
-            AbortOnDropHandle::new(tokio::spawn(async move {
-                let disconnected = closed.await;
-                let _ = reports
-                    .send(Report::Disconnected(epoch, disconnected))
-                    .await;
-            })),
-            AbortOnDropHandle::new(tokio::spawn(async move {
-                while let Some(delivery) = events.next().await {
-                    match delivery {
+        let end_watcher = AbortOnDropHandle::new(tokio::spawn(async move {
+            let disconnected = closed.await;
+            let _ = reports
+                .send(Report::Disconnected(epoch, disconnected))
+                .await;
+        }));
+        let event_watcher = AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Some(delivery) = events.next().await {
+                match delivery {
                         Delivery::Frame(frame) => {
                             if let Some(event) = event_of(frame) {
                                 bus.publish(event);
@@ -311,14 +310,14 @@ impl Driver {
                             message: format!("{missed} events of the gateway were dropped because this program was too busy to take them."),
                         }),
                     }
-                }
-            })),
-        ];
+            }
+        }));
         ConnectionInUse {
             epoch,
             connection,
             looked: self.reading(),
-            _watchers: watchers,
+            end_watcher: Some(end_watcher),
+            _event_watcher: event_watcher,
         }
     }
 
@@ -338,13 +337,18 @@ impl Driver {
 
     fn disconnect(&mut self, epoch: Epoch, reason: DisconnectReason) {
         self.outputs.connection.send_replace(None);
+        // What is being found out about it does not matter any more, and must not outlive it.
+        self.in_flight.remove(&(epoch, Work::Verify));
+        self.in_flight.remove(&(epoch, Work::Knock));
         let Some(in_use) = self
             .connection
-            .as_ref()
+            .as_mut()
             .filter(|connection| connection.epoch == epoch)
         else {
             return;
         };
+        // The connection has ended as soon as it is said to; its socket is gone only after the goodbye, and that is what is reported.
+        in_use.end_watcher = None;
         let (code, text) = match reason {
             DisconnectReason::UserStop => (CloseCode::NORMAL, "Gateway stopped by user"),
             DisconnectReason::Restart => (CloseCode::NORMAL, "Gateway restart"),
@@ -353,9 +357,7 @@ impl Driver {
         };
         let connection = in_use.connection.clone();
         self.begin(epoch, Work::Disconnect, async move {
-            // Its end is reported by the watcher of the connection.
-            drop(connection.close(code, text).await);
-            None
+            Report::Disconnected(epoch, connection.close(code, text).await)
         });
     }
 

@@ -33,13 +33,8 @@ const CALL_WITHIN: Duration = Duration::from_secs(30);
 /// a launch of these stories can be, and the doctor.
 const COMMAND_WITHIN: Duration = Duration::from_secs(7_200);
 
-/// How long sockets to a gateway of somebody else, which lives on, may outlive a stop when that gateway does not answer: the goodbye
-/// has a second, and a second connection that was just being tried has the five that it is given. Our own gateway takes its sockets
-/// with it.
-const SOCKETS_OUTLIVE_BY: Duration = Duration::from_secs(5);
-
-/// The connection in use, and in the same way the goodbye or the trial of the one before it and what looks at the port.
-const SOCKETS_AT_MOST: u64 = 3;
+/// The connection in use, and the second one that is tried beside it when it is silent.
+const SOCKETS_AT_MOST: u64 = 2;
 
 /// How long the story is watched once all is over.
 const AFTERWARDS: Duration = Duration::from_secs(3_600);
@@ -397,7 +392,7 @@ impl Player {
 
     /// Stopped means: nothing is left, and nothing goes on.
     async fn assert_quiet(&mut self, unkillable: bool) {
-        sleep(SOCKETS_OUTLIVE_BY + Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await;
         assert_eq!(self.machine.open_sockets(), 0);
         // A gateway that stands still does not notice that its client has gone.
         if let Some(gateway) = self.machine.gateway(PORT) {

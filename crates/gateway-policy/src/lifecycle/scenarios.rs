@@ -360,13 +360,16 @@ fn a_restart_right_after_a_restart_is_served() {
         assert_eq!(world.outcome(restart), Some(&TicketOutcome::Running));
         assert_eq!(world.launches, launches, "a launch for each request");
     }
+    // The last launch was an hour later than what the clock says now.
     world.pass(seconds(7_200));
+    world.be_kind();
+    world.restart();
     world.be_kind();
     world.now = Time::ZERO + seconds(3_600);
     let restart = world.restart();
     world.be_kind();
     assert_eq!(world.outcome(restart), Some(&TicketOutcome::Running));
-    assert_eq!(world.launches, 7);
+    assert_eq!(world.launches, 8);
 }
 
 /// C5: user and configuration requests are merged and delayed; they are neither dropped nor charged.
@@ -507,6 +510,19 @@ fn a_users_start_begins_a_new_episode() {
     assert_eq!(gave_up.limit, Limit::Budget);
     world.start();
     assert_eq!((world.status().attempts, world.status().gave_up), (0, None));
+    // Five launches in a moment, and then a user: nothing is left of them.
+    for _ in 0..5 {
+        world.launch_child();
+        world.exits(temporary());
+        world.pass(seconds(16));
+    }
+    world.launch_child();
+    world.exits(temporary());
+    assert_eq!(
+        world.status().next_attempt_at,
+        Some(world.now + seconds(300))
+    );
+    world.start();
     world.launch_child();
     world.exits(temporary());
     assert_eq!(
