@@ -1,7 +1,7 @@
 //! Tests that people run by hand to look further than the matrix does, with what they print shown as it comes.
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use crate::workspace;
 
@@ -18,9 +18,17 @@ pub(crate) struct Exploration {
     pub(crate) release: bool,
     /// The variable that the test reads, and its value.
     pub(crate) setting: (&'static str, String),
+    /// How the lines begin in which it says what it has seen.
+    pub(crate) says: &'static str,
 }
 
 impl Exploration {
+    /// Makes a command of cargo run it.
+    pub(crate) fn prepare(&self, cargo: &mut Command) {
+        let (variable, value) = &self.setting;
+        cargo.args(self.arguments()).env(variable, value);
+    }
+
     /// The arguments of cargo.
     fn arguments(&self) -> Vec<&'static str> {
         let mut arguments = vec!["test", "--quiet"];
@@ -37,10 +45,9 @@ impl Exploration {
 
     /// Runs it on the terminal of this program. It has no time limit: whoever started it may end it.
     pub(crate) fn run(&self) -> Result<ExitCode, String> {
-        let (variable, value) = &self.setting;
-        let status = workspace::cargo(Path::new(env!("CARGO_MANIFEST_DIR")))
-            .args(self.arguments())
-            .env(variable, value)
+        let mut cargo = workspace::cargo(Path::new(env!("CARGO_MANIFEST_DIR")));
+        self.prepare(&mut cargo);
+        let status = cargo
             .status()
             .map_err(|error| format!("cargo could not be run: {error}"))?;
         Ok(if status.success() {
@@ -63,20 +70,31 @@ pub(crate) fn stories(seed: Option<u64>, seeds: u64) -> Exploration {
         test: Some("stories_by_seed"),
         release: false,
         setting: (variable, number.to_string()),
+        says: "simulation: ",
     }
 }
 
 /// The model of the lifecycle machine, to `depth` steps or as deep as the test itself thinks worth while.
 pub(crate) fn model(depth: Option<usize>) -> Exploration {
+    explore_model(match depth {
+        Some(depth) => ("GATEWAY_MODEL_DEPTH", depth.to_string()),
+        None => ("GATEWAY_MODEL", "deep".to_owned()),
+    })
+}
+
+/// The model of the lifecycle machine, as deep as a few minutes allow.
+pub(crate) fn model_for_minutes() -> Exploration {
+    explore_model(("GATEWAY_MODEL", "row".to_owned()))
+}
+
+fn explore_model(setting: (&'static str, String)) -> Exploration {
     Exploration {
         package: "gateway-policy",
         program: "model",
         test: None,
         release: true,
-        setting: match depth {
-            Some(depth) => ("GATEWAY_MODEL_DEPTH", depth.to_string()),
-            None => ("GATEWAY_MODEL", "deep".to_owned()),
-        },
+        setting,
+        says: "model, ",
     }
 }
 
@@ -107,6 +125,7 @@ mod tests {
                 format!("GATEWAY_MODEL_DEPTH=17 {model_is}"),
             ),
             (model(None), format!("GATEWAY_MODEL=deep {model_is}")),
+            (model_for_minutes(), format!("GATEWAY_MODEL=row {model_is}")),
         ];
         for (exploration, expected) in cases {
             assert_eq!(told(exploration), expected);

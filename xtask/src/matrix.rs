@@ -151,6 +151,13 @@ impl Runner<'_> {
                 arguments,
                 limit,
             } => self.tests(package, arguments, *limit),
+            Work::Explore { what, limit } => {
+                let mut cargo = self.workspace.cargo();
+                what.prepare(&mut cargo);
+                let output = self.count_tests(cargo, *limit, Echo::Nothing);
+                let said = output.lines().filter(|line| line.starts_with(what.says));
+                self.report.notes.extend(said.map(str::to_owned));
+            }
             Work::FeatureCombinations { limit } => self.feature_combinations(*limit),
             Work::RealGateway { pin, limit } => self.real_gateway(pin, *limit),
             Work::Mutants { limit } => self.mutants(*limit),
@@ -176,13 +183,15 @@ impl Runner<'_> {
         self.count_tests(cargo, limit, Echo::Nothing);
     }
 
-    fn count_tests(&mut self, cargo: Command, limit: Duration, echo: Echo) {
+    /// Runs tests and counts them; gives what was printed.
+    fn count_tests(&mut self, cargo: Command, limit: Duration, echo: Echo) -> String {
         let (output, failure) = self.command(cargo, limit, echo);
         let (counts, failure) = libtest::judge(&output, failure);
         let ignored =
             (counts.skipped > 0).then(|| format!("{} ignored by their attribute", counts.skipped));
         self.report.add(counts, failure);
         self.report.notes.extend(ignored);
+        output
     }
 
     fn feature_combinations(&mut self, limit: Duration) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::explore::{self, Exploration};
 use crate::pins::{PINS, Pin};
 
 /// A row of the matrix.
@@ -30,6 +31,8 @@ pub(crate) enum Work {
         arguments: &'static [&'static str],
         limit: Duration,
     },
+    /// A test that looks far, and says how far.
+    Explore { what: Exploration, limit: Duration },
     /// `cargo check` of every library crate alone with every combination of its features; each counts as one check.
     FeatureCombinations { limit: Duration },
     /// The tests against a real gateway, which is provisioned first.
@@ -53,6 +56,10 @@ pub(crate) fn all() -> Vec<Row> {
     let cargo = |arguments, environment| Work::Cargo {
         arguments,
         environment,
+        limit: minutes(15),
+    };
+    let explore = |what| Work::Explore {
+        what,
         limit: minutes(15),
     };
     let tests = |package, arguments| Work::Tests {
@@ -139,26 +146,13 @@ pub(crate) fn all() -> Vec<Row> {
         row("cli", "gatewayctl as a program", tests("gateway-cli", &[])),
         row(
             "model",
-            "every interleaving of the lifecycle, by model checking, deeper than in the row policy",
-            cargo(
-                &["test", "--package", "gateway-policy", "--test", "model"],
-                &[("GATEWAY_MODEL_DEPTH", "15")],
-            ),
+            "every interleaving of the lifecycle in a bounded world, by model checking",
+            explore(explore::model_for_minutes()),
         ),
         row(
             "simulation",
             "the whole manager in virtual time, over thousands of random stories",
-            cargo(
-                &[
-                    "test",
-                    "--package",
-                    "gateway-manager",
-                    "--test",
-                    "simulated",
-                    "stories_by_seed",
-                ],
-                &[("GATEWAY_SIMULATION_SEEDS", "10000")],
-            ),
+            explore(explore::stories(None, 10_000)),
         ),
         row(
             "defects",

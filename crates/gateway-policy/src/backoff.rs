@@ -103,10 +103,9 @@ impl ReconnectConfig {
     /// that whoever waits for ever does not count for ever.
     #[must_use]
     pub fn slower(&self, step: u32) -> u32 {
-        if self.grown(step) < self.max_delay
-            && self.grown(step) < self.grown(step.saturating_add(1))
-        {
-            step + 1
+        let next = step.saturating_add(1);
+        if self.grown(step) < self.grown(next) {
+            next
         } else {
             step
         }

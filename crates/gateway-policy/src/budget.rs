@@ -40,6 +40,13 @@ impl Default for RestartBudget {
     }
 }
 
+impl RestartBudget {
+    /// Whether a launch lies in the window that ends now.
+    fn counts(&self, launched: Time, now: Time) -> bool {
+        launched + self.window > now
+    }
+}
+
 /// When the budget allows the next automatic launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Allowance {
@@ -160,7 +167,7 @@ impl RestartLedger {
         let recent = self
             .launches
             .iter()
-            .filter(|at| **at + budget.window > now)
+            .filter(|at| budget.counts(**at, now))
             .count();
         u32::try_from(recent).unwrap_or(u32::MAX)
     }
@@ -231,7 +238,7 @@ impl RestartLedger {
 
     /// The same account with the same consequences, for comparing: see [`crate::lifecycle::Lifecycle::normal_form`].
     pub(crate) fn normalize(&mut self, budget: &RestartBudget, now: Time, origin: Time) {
-        self.launches.retain(|at| *at + budget.window > now);
+        self.launches.retain(|at| budget.counts(*at, now));
         for at in &mut self.launches {
             *at = at.rebase(now, origin);
         }

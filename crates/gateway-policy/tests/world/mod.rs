@@ -50,6 +50,8 @@ pub(crate) enum Reply {
     /// Somebody holds the port.
     GatewayThere,
     StrangerThere,
+    /// Nobody holds the port, where somebody should.
+    NobodyThere,
     /// The connection is silent, the request is not answered, the second connection is accepted and stalls, this long already.
     Silent(u16),
     /// The second connection is refused.
@@ -84,6 +86,7 @@ impl Asked {
 /// The machine and the world around it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct World {
+    pub(crate) attach: AttachMode,
     pub(crate) machine: Lifecycle,
     pub(crate) now: Time,
     pub(crate) open: Vec<(Epoch, Asked)>,
@@ -146,6 +149,7 @@ impl World {
         config.budget.burst = 2;
         config.budget.spaced.truncate(1);
         Self {
+            attach: bounds.attach,
             machine: Lifecycle::new(config),
             now: Time::ZERO,
             open: Vec::new(),
@@ -337,6 +341,10 @@ impl World {
                 Observation::GatewayFound(PortHolder::default())
             }
             (Asked::Discover, Reply::Bad(_)) => Observation::DiscoveryFailed(bad),
+            // It goes well when what may only be attached to is there.
+            (Asked::Discover, Reply::Good) if self.attach == AttachMode::Only => {
+                Observation::GatewayFound(PortHolder::default())
+            }
             (Asked::Discover, _) => Observation::PortFree,
             (Asked::Prepare, _) if good => Observation::Prepared,
             (Asked::Prepare, _) => Observation::PreparationFailed(bad),
@@ -460,6 +468,9 @@ pub(crate) fn bad_replies(asked: Asked, attach: AttachMode) -> Vec<Reply> {
         Asked::Disconnect => vec![],
         Asked::Discover if attach == AttachMode::Never => {
             vec![Reply::StrangerThere, Reply::Bad(FailureClass::Temporary)]
+        }
+        Asked::Discover if attach == AttachMode::Only => {
+            vec![Reply::StrangerThere, Reply::NobodyThere]
         }
         Asked::Discover => vec![Reply::StrangerThere, Reply::GatewayThere],
         Asked::Connect => HANDSHAKES.map(Reply::Bad).to_vec(),
