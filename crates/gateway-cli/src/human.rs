@@ -52,6 +52,7 @@ pub(crate) fn text(report: &Report, elapsed: Duration) -> Option<String> {
         // Without a cause the end of the process is the cause, and has been told.
         Report::Lost { failure } => timed(&format!("lost: {}", failure.as_ref()?.message)),
         Report::Exited(exit) => timed(&exit.message),
+        Report::Liveness { verdict } => timed(&format!("liveness: {verdict}")),
         Report::Repaired { message, .. } => timed(&format!("configuration: {message}")),
         Report::Warning { message } => timed(&format!("warning: {message}")),
         Report::Output { text, .. } => timed(&format!("| {text}")),
@@ -208,6 +209,8 @@ mod tests {
         assert_eq!(phase("handshaking", None), "    1.234 s  handshaking\n");
         assert_eq!(phase("starting-up", None), "    1.234 s  starting-up\n");
         assert_eq!(phase("stopped", None), "");
+        let blocked = Report::Liveness { verdict: "blocked" };
+        assert_eq!(line(&blocked), "    1.234 s  liveness: blocked\n");
     }
 
     #[test]

@@ -56,6 +56,11 @@ pub(crate) enum Report {
     Ready(Ready),
     /// The gateway does not serve any more, and nobody had asked for that.
     Lost { failure: Option<Cause> },
+    /// The open connection was looked at, and is not as it was before.
+    Liveness {
+        /// `alive`, `slow`, `blocked`, `wedged`, `suspended`, or what is gone.
+        verdict: &'static str,
+    },
     /// The gateway process has ended.
     Exited(Exit),
     /// The doctor looked after the configuration.

@@ -185,6 +185,9 @@ impl<'a> Session<'a> {
             let failure = status.failure.as_ref().map(Cause::from);
             self.printer.show(&Report::Lost { failure });
         }
+        if let Some(report) = liveness_changed(&before, &status) {
+            self.printer.show(&report);
+        }
         if status.phase != before.phase {
             let now = self.origin.elapsed();
             self.printer.show(&Report::phase(&status, now));
@@ -237,5 +240,42 @@ impl<'a> Session<'a> {
             attached: self.sessions > 0 && self.pid.is_none(),
             stop_took_ms: Some(millis(stop_took)),
         }
+    }
+}
+
+/// What a second look at the same connection has changed.
+fn liveness_changed(before: &GatewayStatus, status: &GatewayStatus) -> Option<Report> {
+    let (earlier, verdict) = (before.liveness?, status.liveness?);
+    let verdict = (earlier != verdict).then(|| verdict.name())?;
+    Some(Report::Liveness { verdict })
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_policy::liveness::Verdict;
+
+    use super::*;
+
+    #[test]
+    fn only_a_change_of_the_same_connection_is_told() {
+        let status = |liveness| {
+            let mut status = GatewayStatus::default();
+            status.liveness = liveness;
+            status
+        };
+        let told = |before, after| {
+            let report = liveness_changed(&status(before), &status(after))?;
+            serde_json::to_value(report).ok()
+        };
+        use Verdict::{Alive, Blocked};
+        let blocked = serde_json::json!({"event": "liveness", "verdict": "blocked"});
+        assert_eq!(told(Some(Alive), Some(Blocked)), Some(blocked));
+        assert_eq!(told(Some(Blocked), Some(Blocked)), None);
+        assert_eq!(told(None, Some(Alive)), None, "a connection begins alive");
+        assert_eq!(
+            told(Some(Blocked), None),
+            None,
+            "it was lost, which is told"
+        );
     }
 }

@@ -95,8 +95,9 @@ impl GatewayManager {
     /// Starts the gateway, or joins a start that is under way. Returns once it is running; at once when it is already.
     ///
     /// # Errors
-    /// [`ManagerError::Failed`] when it cannot run, when all attempts were used up, or when somebody else has to do something first
-    /// (free the port, approve the device). In the last two cases it goes on by itself afterwards: see the status.
+    /// [`ManagerError::Failed`] when it cannot run, when recovery has given up, when five automatic launches within five minutes did not
+    /// help and the next ones lie far apart, or when somebody else has to do something first (free the port, approve the device). In the
+    /// last two cases it goes on by itself afterwards: see the status.
     /// [`ManagerError::Superseded`] when a stop came in between.
     pub async fn start(&self) -> Result<(), ManagerError> {
         self.command(Verb::Start).await

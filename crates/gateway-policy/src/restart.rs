@@ -135,7 +135,7 @@ impl RestartQueue {
     /// The same queue, with numbers counted from what is covered and times on a clock on which `now` is called `origin`.
     pub(crate) fn normalize(&mut self, now: Time, origin: Time) {
         let covered = self.covered.0;
-        let shift = |number: &mut RestartNumber| number.0 = (number.0 + 1).saturating_sub(covered);
+        let shift = |number: &mut RestartNumber| number.0 = number.0.saturating_sub(covered);
         for (number, _) in &mut self.waiting {
             shift(number);
         }

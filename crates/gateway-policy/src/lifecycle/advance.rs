@@ -195,13 +195,14 @@ impl Lifecycle {
     }
 
     pub(super) fn readiness_deadline(&self) -> Option<Time> {
+        // Not while something is taken down, which is a step of its own.
         let waiting = matches!(
             self.step,
             Step::Idle | Step::Connecting(_) | Step::Waiting { .. }
         );
         self.readiness
             .as_ref()
-            .filter(|_| waiting && self.teardown.is_none())
+            .filter(|_| waiting)
             .map(|wait| wait.deadline(&self.config.readiness))
     }
 }
