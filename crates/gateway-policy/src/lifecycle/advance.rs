@@ -117,8 +117,7 @@ impl Lifecycle {
 
     pub(super) fn begin_teardown(&mut self, close: DisconnectReason, end: EndReason, then: Then) {
         let shown = match (&self.teardown, &then) {
-            // A stop that is under way is carried through as a stop.
-            (Some(teardown), _) if teardown.end == EndReason::UserStop => return,
+            // Only a stop comes in between, and takes over.
             (Some(teardown), _) => teardown.shown,
             // A command leaves the old state visible until it is done; a failure is shown as what it is.
             (None, Then::Fail(_)) if self.state() == GatewayState::Running => {

@@ -60,8 +60,6 @@ impl Lifecycle {
         if resigned {
             self.fired(Rule::UserTakesOver);
             self.step = Step::Idle;
-        }
-        if resigned || self.step == Step::Idle {
             self.start_over();
         }
     }

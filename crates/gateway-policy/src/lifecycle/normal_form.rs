@@ -213,6 +213,14 @@ mod tests {
                 young.tickets.len(),
                 young.tickets.values().copied().max().unwrap_or(0) as usize
             );
+            assert!(
+                young
+                    .epochs
+                    .values()
+                    .copied()
+                    .min()
+                    .is_none_or(|first| first == 1)
+            );
             let hears = |epoch: &Epoch| {
                 young
                     .machine

@@ -994,9 +994,14 @@ fn nothing_is_called_off_twice() {
     world.start();
     world.launch_child();
     world.exits(failure(FailureClass::Configuration));
-    let (first, second) = (world.stop(), world.stop());
-    let is_repair = |effect: &&Effect| matches!(effect, Effect::Repair { .. });
-    assert_eq!(world.cancelled.iter().filter(is_repair).count(), 1);
+    let called_off = |world: &World| {
+        let is_repair = |effect: &&Effect| matches!(effect, Effect::Repair { .. });
+        world.cancelled.iter().filter(is_repair).count()
+    };
+    let first = world.stop();
+    assert_eq!(called_off(&world), 1);
+    let second = world.stop();
+    assert_eq!(called_off(&world), 1);
     world.answer(
         |effect| matches!(effect, Effect::Repair { .. }),
         Observation::Repaired,
