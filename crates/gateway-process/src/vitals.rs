@@ -5,6 +5,10 @@
 use std::time::Duration;
 
 /// Processor time and run state of one process.
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "nothing is told there yet")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Vitals {
     /// Processor time of all its threads, in user and kernel mode.

@@ -231,8 +231,10 @@ proptest! {
     #[test]
     fn automatic_launches_are_bounded_in_every_window(
         hows in prop::collection::vec(any::<u8>(), 1..20), restarts in prop::collection::vec(0_u16..3_600, 0..3), stable in 1_u64..120,
+        attach in any::<bool>(),
     ) {
         let mut config = config();
+        config.attach = if attach { AttachMode::IfPresent } else { AttachMode::Never };
         config.reconnect.stable_after = seconds(stable);
         let budget = config.budget.clone();
         let mut world = World::new(config);

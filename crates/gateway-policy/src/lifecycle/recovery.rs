@@ -5,8 +5,8 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::{
-    CredentialChoice, Desired, DisconnectReason, Effect, EndReason, Lifecycle, Rule, Step, Target,
-    Then, Wait,
+    AttachMode, CredentialChoice, Desired, DisconnectReason, Effect, EndReason, Lifecycle, Rule,
+    Step, Target, Then, Wait,
 };
 use crate::Time;
 use crate::backoff::{ReconnectConfig, ReconnectDecision, ReconnectFacts};
@@ -178,14 +178,20 @@ impl Lifecycle {
         match failure.class.road() {
             Road::RepairOnce => self.repair(failure),
             Road::Stop | Road::StepDownOnce | Road::AlternativeCredentialOnce => self.halt(failure),
-            Road::AwaitApproval => self.await_approval(now, failure),
             Road::WaitForHolder => {
                 self.answer_launch(&failure);
                 let config = self.config.holder.clone();
                 self.back_off(now, &config, failure, Wait::Holder);
             }
-            Road::AskAgain => self.wait_for_gateway(now, failure),
-            Road::Relaunch | Road::BackOff | Road::BackOffSlowly => {
+            Road::AskAgain if self.config.attach == AttachMode::Only => {
+                self.wait_for_gateway(now, failure)
+            }
+            // Without a gateway there is nobody to be asked again, and nobody's approval to wait for.
+            Road::AskAgain
+            | Road::AwaitApproval
+            | Road::Relaunch
+            | Road::BackOff
+            | Road::BackOffSlowly => {
                 let config = self.config.reconnect.clone();
                 self.back_off(now, &config, failure, Wait::BackOff);
             }
@@ -207,8 +213,8 @@ impl Lifecycle {
         }
     }
 
-    /// Only somebody else can start the gateway that we may only attach to, or can say when it has started. The caller is told,
-    /// not kept waiting; the gateway is waited for as long as it is wanted.
+    /// Only somebody else can start the gateway that we may only attach to. The caller is told, not kept waiting; the gateway is
+    /// waited for as long as it is wanted.
     fn wait_for_gateway(&mut self, now: Time, failure: Failure) {
         self.answer_launch(&failure);
         let delay = self.slow_down();

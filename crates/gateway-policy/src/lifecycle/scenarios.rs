@@ -760,6 +760,37 @@ fn nothing_is_launched_in_place_of_an_attached_gateway_that_restarts() {
     assert!(world.launched[0].1, "nobody asked for this launch");
 }
 
+/// C4, C5: whatever a launch failed with and however oddly, the next one is recovery's and is charged.
+#[test]
+fn no_failure_of_a_launch_is_a_way_around_the_budget() {
+    use FailureClass as Class;
+    for class in [
+        Class::StartingUp,
+        Class::NotListening,
+        Class::PairingRequired,
+        Class::LockHeld,
+        Class::PlannedRestart,
+        Class::Unknown,
+    ] {
+        let mut world = World::new(config());
+        world.start();
+        let end = world.now + seconds(600);
+        while world.now < end && world.status().phase != Phase::GaveUp {
+            world.port_free();
+            world.prepared();
+            world.answer(
+                |effect| matches!(effect, Effect::Spawn { .. }),
+                Observation::SpawnFailed(failure(class)),
+            );
+            let due = world.machine.poll_timeout().unwrap_or(end);
+            world.pass(due.since(world.now));
+        }
+        let automatic = world.launched.iter().filter(|(_, automatic)| *automatic);
+        assert_eq!(automatic.count(), world.launched.len() - 1, "{class}");
+        assert!(world.launches <= 8, "{class}: {} launches", world.launches);
+    }
+}
+
 /// A restart is not kept waiting by a gateway that is only being reconnected to; it is kept waiting by a launch.
 #[test]
 fn a_restart_during_a_reconnect_does_not_wait_for_it() {
