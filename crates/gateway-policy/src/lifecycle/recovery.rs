@@ -29,6 +29,12 @@ impl Lifecycle {
             }
             (Road::AlternativeCredentialOnce | Road::StepDownOnce, _)
                 if self.try_other_way(&failure) => {}
+            (Road::RepairOnce, Target::Attached) => {
+                // It is not ours to repair.
+                self.target = Target::Undecided;
+                self.readiness = None;
+                self.halt(failure);
+            }
             (_, Target::Attached) => {
                 // Nothing of ours runs: the road of the failure as it is, and a new look at the port when it leads on. That
                 // nobody listens any more is a loss like any other.

@@ -283,6 +283,30 @@ fn a_lost_attached_gateway_is_looked_for() {
     }
 }
 
+/// C23: an attached gateway is not ours to repair, whatever it says.
+#[test]
+fn an_attached_gateway_is_never_repaired() {
+    for class in [FailureClass::Configuration, FailureClass::UnsuitableRuntime] {
+        let mut world = World::new(LifecycleConfig {
+            attach: AttachMode::IfPresent,
+            ..config()
+        });
+        let start = world.start();
+        let discover: fn(&Effect) -> bool = |effect| matches!(effect, Effect::Discover { .. });
+        world.answer(discover, Observation::GatewayFound(PortHolder::default()));
+        world.connect_failed(failure(class));
+        let status = world.status();
+        assert_eq!((status.phase, status.attached), (Phase::Failed, false));
+        assert!(world.open.is_empty(), "{:?}", world.open);
+        assert!(matches!(
+            world.outcome(start),
+            Some(TicketOutcome::Failed(_))
+        ));
+        world.pass(seconds(86_400));
+        assert_eq!(world.launches, 0);
+    }
+}
+
 /// B12: whose gateway it is depends on who launched it, not on how the connection was found.
 #[test]
 fn after_a_restart_in_place_the_child_is_still_ours() {
