@@ -143,7 +143,7 @@ fn explorations(name: &str) -> Vec<(Bounds, Option<usize>)> {
     // Commands of each user, faults, steps.
     let kinds: &[(u8, u8, Option<usize>)] = match name {
         "" | "small" => &[(1, 1, None)],
-        "row" => &[(1, 2, None), (3, 3, Some(13))],
+        "row" => &[(1, 2, None), (3, 3, Some(14))],
         "deep" => &[(1, 3, None), (3, 4, Some(14))],
         other => panic!("GATEWAY_MODEL is {other:?}; it may be small, row or deep"),
     };
