@@ -55,7 +55,7 @@ use crate::Time;
 use crate::budget::{GaveUp, RestartLedger};
 use crate::epoch::{Epoch, EpochCounter};
 use crate::failure::{Failure, FailureClass};
-use crate::liveness::{Evidence, Verdict};
+use crate::liveness::{Evidence, Verdict, assess_start};
 use crate::readiness::ReadinessWait;
 use crate::repair::RepairBudget;
 use crate::restart::RestartQueue;
@@ -285,10 +285,10 @@ impl Lifecycle {
             }
             _ => None,
         };
-        earliest(
-            earliest(step, self.readiness_deadline()),
-            self.restarts.due(),
-        )
+        let readiness = self
+            .wait_for_readiness()
+            .map(|wait| wait.deadline(&self.config.readiness));
+        earliest(earliest(step, readiness), self.restarts.due())
     }
 
     /// Acts on every deadline that has passed. Calling it early does nothing.
@@ -297,10 +297,9 @@ impl Lifecycle {
         if let Some(number) = self.restarts.mature(now) {
             self.fired(Rule::RestartMatured { number });
         }
-        if self
-            .readiness_deadline()
-            .is_some_and(|deadline| deadline <= now)
-        {
+        let limits = &self.config.readiness;
+        let wait = self.wait_for_readiness();
+        if wait.is_some_and(|wait| assess_start(wait, now, limits) == Verdict::Wedged) {
             self.give_up_waiting_for_readiness(now);
         }
         match &self.step {

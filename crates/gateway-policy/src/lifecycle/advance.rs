@@ -5,7 +5,7 @@ use super::{
     Teardown, Then,
 };
 use crate::Time;
-use crate::readiness::ReadinessPurpose;
+use crate::readiness::{ReadinessPurpose, ReadinessWait};
 use crate::status::{GatewayState, Ticket, TicketOutcome};
 
 /// A bound, so that a mistake here would be a step that is not taken rather than a loop that never returns.
@@ -193,15 +193,13 @@ impl Lifecycle {
         true
     }
 
-    pub(super) fn readiness_deadline(&self) -> Option<Time> {
+    /// The wait for readiness, while there is something to be waited for.
+    pub(super) fn wait_for_readiness(&self) -> Option<&ReadinessWait> {
         // Not while something is taken down, which is a step of its own.
         let waiting = matches!(
             self.step,
             Step::Idle | Step::Connecting(_) | Step::Waiting { .. }
         );
-        self.readiness
-            .as_ref()
-            .filter(|_| waiting)
-            .map(|wait| wait.deadline(&self.config.readiness))
+        self.readiness.as_ref().filter(|_| waiting)
     }
 }
