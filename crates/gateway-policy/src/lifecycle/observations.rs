@@ -9,7 +9,6 @@ use super::{
     Watch,
 };
 use crate::Time;
-use crate::budget::Allowance;
 use crate::epoch::Epoch;
 use crate::failure::{Failure, FailureClass};
 use crate::liveness::Verdict;
@@ -281,24 +280,6 @@ impl Lifecycle {
         let allowance = self.ledger.grant(now, &self.config.budget);
         self.fired(Rule::RelaunchAfterRepair { allowance });
         self.spend(now, allowance, cause);
-    }
-
-    /// Waits as long as the budget says, or gives up.
-    fn spend(&mut self, now: Time, allowance: Allowance, cause: Option<Failure>) {
-        let cause = || {
-            let unknown = || Failure::new(FailureClass::Configuration, "A repair was run.");
-            cause.unwrap_or_else(unknown)
-        };
-        match allowance {
-            Allowance::Now => {}
-            Allowance::Spaced { not_before, .. } => {
-                let cause = cause();
-                self.answer_launch(&cause);
-                self.failure = Some(cause);
-                self.wait(not_before, Wait::BackOff);
-            }
-            Allowance::Exhausted => self.give_up(now, crate::budget::Limit::Budget, cause()),
-        }
     }
 
     // The connection.

@@ -290,6 +290,24 @@ impl Lifecycle {
         self.step = Step::Waiting { until, reason };
     }
 
+    /// Waits as long as the budget says, or gives up.
+    pub(super) fn spend(&mut self, now: Time, allowance: Allowance, cause: Option<Failure>) {
+        let cause = || {
+            let unknown = || Failure::new(FailureClass::Configuration, "A repair was run.");
+            cause.unwrap_or_else(unknown)
+        };
+        match allowance {
+            Allowance::Now => {}
+            Allowance::Spaced { not_before, .. } => {
+                let cause = cause();
+                self.answer_launch(&cause);
+                self.failure = Some(cause);
+                self.wait(not_before, Wait::BackOff);
+            }
+            Allowance::Exhausted => self.give_up(now, Limit::Budget, cause()),
+        }
+    }
+
     pub(super) fn give_up(&mut self, now: Time, limit: Limit, failure: Failure) {
         let gave_up = self.ledger.give_up(now, limit);
         self.fired(Rule::GiveUp {

@@ -18,6 +18,13 @@ fn restarting(milliseconds: u64) -> ShutdownNotice {
     }
 }
 
+fn attaching() -> LifecycleConfig {
+    LifecycleConfig {
+        attach: AttachMode::IfPresent,
+        ..config()
+    }
+}
+
 impl World {
     /// A child that crashes so long after each launch, served or not, until this much time is over.
     fn crash_for(&mut self, time: Duration, lives: Duration, serves: bool) {
@@ -253,13 +260,9 @@ fn a_connection_that_is_lost_again_and_again_is_slowed_down() {
 #[test]
 fn a_lost_attached_gateway_is_looked_for() {
     for (lasted, delay) in [(59, Some(seconds(1))), (60, None)] {
-        let mut world = World::new(LifecycleConfig {
-            attach: AttachMode::IfPresent,
-            ..config()
-        });
+        let mut world = World::new(attaching());
         world.start();
-        let discover: fn(&Effect) -> bool = |effect| matches!(effect, Effect::Discover { .. });
-        world.answer(discover, Observation::GatewayFound(PortHolder::default()));
+        world.gateway_found();
         world.connected();
         world.pass(seconds(lasted));
         world.be_kind();
@@ -268,7 +271,7 @@ fn a_lost_attached_gateway_is_looked_for() {
         assert_eq!(due.map(|due| due.since(world.now)), delay);
         world.pass(delay.unwrap_or_default());
         // It is found and does not listen any more when it is connected to: a loss like any other.
-        world.answer(discover, Observation::GatewayFound(PortHolder::default()));
+        world.gateway_found();
         let attempts = world.status().attempts;
         world.connect_failed(failure(FailureClass::NotListening));
         let status = world.status();
@@ -287,13 +290,9 @@ fn a_lost_attached_gateway_is_looked_for() {
 #[test]
 fn an_attached_gateway_is_never_repaired() {
     for class in [FailureClass::Configuration, FailureClass::UnsuitableRuntime] {
-        let mut world = World::new(LifecycleConfig {
-            attach: AttachMode::IfPresent,
-            ..config()
-        });
+        let mut world = World::new(attaching());
         let start = world.start();
-        let discover: fn(&Effect) -> bool = |effect| matches!(effect, Effect::Discover { .. });
-        world.answer(discover, Observation::GatewayFound(PortHolder::default()));
+        world.gateway_found();
         world.connect_failed(failure(class));
         let status = world.status();
         assert_eq!((status.phase, status.attached), (Phase::Failed, false));
@@ -672,10 +671,7 @@ fn a_gateway_of_somebody_else_is_left_alone() {
     let mut looks = 0;
     while world.status().phase != Phase::GaveUp {
         looks += 1;
-        world.answer(
-            |effect| matches!(effect, Effect::Discover { .. }),
-            Observation::GatewayFound(PortHolder::default()),
-        );
+        world.gateway_found();
         world.pass(seconds(60));
     }
     assert_eq!((looks, world.launches), (11, 0));
@@ -739,13 +735,9 @@ fn a_restart_in_place_that_never_comes_back_is_ended() {
 #[test]
 fn nothing_is_launched_in_place_of_an_attached_gateway_that_restarts() {
     let attached = || {
-        let mut world = World::new(LifecycleConfig {
-            attach: AttachMode::IfPresent,
-            ..config()
-        });
+        let mut world = World::new(attaching());
         world.start();
-        let discover: fn(&Effect) -> bool = |effect| matches!(effect, Effect::Discover { .. });
-        world.answer(discover, Observation::GatewayFound(PortHolder::default()));
+        world.gateway_found();
         world.connected();
         world.socket_lost(restarting(1_500));
         assert_eq!(world.status().phase, Phase::Restarting);
@@ -759,10 +751,7 @@ fn nothing_is_launched_in_place_of_an_attached_gateway_that_restarts() {
         (world.status().phase, world.launches),
         (Phase::Restarting, 0)
     );
-    world.answer(
-        |effect| matches!(effect, Effect::Discover { .. }),
-        Observation::GatewayFound(PortHolder::default()),
-    );
+    world.gateway_found();
     world.connected();
     assert!(world.status().attached);
     assert_eq!(world.status().attempts, 0);
@@ -843,10 +832,7 @@ fn a_gateway_to_attach_to_is_waited_for_without_an_end() {
         world.pass(seconds(30));
     }
     assert!(world.outcome(start).is_some(), "the caller was told");
-    world.answer(
-        |effect| matches!(effect, Effect::Discover { .. }),
-        Observation::GatewayFound(PortHolder::default()),
-    );
+    world.gateway_found();
     world.connected();
     assert_eq!((world.status().attached, world.launches), (true, 0));
 }

@@ -285,6 +285,13 @@ impl World {
         );
     }
 
+    pub(super) fn gateway_found(&mut self) {
+        self.answer(
+            |effect| matches!(effect, Effect::Discover { .. }),
+            Observation::GatewayFound(PortHolder::default()),
+        );
+    }
+
     pub(super) fn prepared(&mut self) {
         self.answer(
             |effect| matches!(effect, Effect::Prepare { .. }),
