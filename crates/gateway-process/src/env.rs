@@ -217,6 +217,14 @@ impl Environment {
             .map(|v| (v.name.as_os_str(), v.value.expose()))
     }
 
+    /// What was set here, in the clear; not what was inherited.
+    pub(crate) fn iter_set(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.variables
+            .values()
+            .filter(|variable| !matches!(variable.value, Value::Inherited(_)))
+            .map(|v| (v.name.as_os_str(), v.value.expose()))
+    }
+
     /// `text` as it may be shown: without the values that are secret here by their type or by their name, and without passwords in
     /// addresses. For what a child of this environment has printed; for more than one text make a [`redactor`](Self::redactor).
     #[must_use]

@@ -4,29 +4,37 @@
 //! that nobody's dropped future can interrupt one, and publishes the exit to any number of waiters. The handle holds no more than
 //! the right to signal. Whichever goes first, the handle or the runtime with the task, kills the group on its way out.
 
+use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway_policy::liveness::ProcessSample;
+use tokio::io::AsyncRead;
 use tokio::process::Command;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::exit::{ChildExit, ExitReason, TerminationReason};
-use crate::host::{ManagedChild, ProcessHost};
+use crate::follow::follow;
+use crate::host::{ManagedChild, ProcessHost, Survivor};
 use crate::output::{
     OUTPUT_QUEUE_LINES, OutputSender, OutputSource, OutputStream, WeakOutputSender,
 };
-use crate::ownership::{ExitWatch, Owned, Started};
+use crate::ownership::{
+    Birth, Claim, ClaimError, ExitWatch, LAUNCH_SIGN, LaunchSign, Owned, OwnershipRecord,
+    RECORD_VERSION, Started, private,
+};
 use crate::ports::{PORT_TABLE_DEADLINE, PortError, PortOwner, port_owners};
 use crate::pump::{RecentLines, drain};
 use crate::run::{RunError, RunReport, run_to_end};
-use crate::spec::{LaunchSpec, SpawnError};
+use crate::spawner::on_spawner;
+use crate::spec::{LaunchSpec, OwnerDeath, SpawnError};
 use crate::terminate::{TerminateError, Termination};
 use crate::vitals;
 
@@ -72,7 +80,31 @@ impl OsProcessHost {
 #[async_trait]
 impl ProcessHost for OsProcessHost {
     async fn spawn(&self, spec: &LaunchSpec) -> Result<Arc<dyn ManagedChild>, SpawnError> {
-        Ok(Arc::new(OsChild::start(spec)?))
+        let Ok(runtime) = Handle::try_current() else {
+            return Err(SpawnError::NoRuntime {
+                command: spec.to_string(),
+            });
+        };
+        let own = spec.clone();
+        match on_spawner(move || OsChild::start(&own, &runtime)).await {
+            Ok(child) => Ok(Arc::new(child?)),
+            Err(error) => Err(spawn_error(spec, error)),
+        }
+    }
+
+    async fn claim(&self, directory: &Path) -> Result<Claim, ClaimError> {
+        let place = directory.to_owned();
+        match spawn_blocking(|| Claim::on_directory(place)).await {
+            Ok(claim) => claim,
+            Err(error) => Err(ClaimError::Directory {
+                directory: directory.to_owned(),
+                source: Arc::new(io::Error::other(error)),
+            }),
+        }
+    }
+
+    async fn survivor(&self, claim: &Claim, port: u16) -> Result<Option<Survivor>, ClaimError> {
+        survivor(claim, port).await
     }
 
     async fn port_owners(&self, port: u16) -> Result<Vec<PortOwner>, PortError> {
@@ -112,6 +144,8 @@ struct Shared {
     force_at: watch::Sender<Option<Instant>>,
     reason: OnceLock<TerminationReason>,
     signal_error: Mutex<Option<String>>,
+    /// Where the launch is written down, and what stands there.
+    written: Option<(Claim, OwnershipRecord)>,
     recent: RecentLines,
     progress: watch::Sender<u64>,
 }
@@ -162,32 +196,102 @@ struct OsChild {
 }
 
 impl OsChild {
-    fn start(spec: &LaunchSpec) -> Result<Self, SpawnError> {
-        let Ok(runtime) = Handle::try_current() else {
-            return Err(SpawnError::NoRuntime {
-                command: spec.to_string(),
-            });
+    /// Starts a child. To be called on the [spawner's thread](crate::spawner).
+    fn start(spec: &LaunchSpec, runtime: &Handle) -> Result<Self, SpawnError> {
+        let _context = runtime.enter();
+        let survives = spec.owner_death == OwnerDeath::ChildSurvives;
+        let birth = Birth {
+            sign: LaunchSign::random().map_err(|error| spawn_error(spec, error))?,
+            survives,
         };
         let mut command = Command::new(&spec.program);
         command
             .args(&spec.args)
             .env_clear()
-            .envs(spec.env.iter_exposed());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .envs(spec.env.iter_exposed())
+            .env(LAUNCH_SIGN, birth.sign.as_str())
+            .stdin(Stdio::null());
+        let files = match (&spec.claim, survives) {
+            (Some(claim), true) => {
+                Some(OutputFiles::make(claim.directory()).map_err(not_recorded(spec, claim))?)
+            }
+            (None, true) => {
+                return Err(SpawnError::CannotSurvive {
+                    command: spec.to_string(),
+                    why: "there is no claim under which the next owner would find it; claim a directory for it first",
+                });
+            }
+            (_, false) => None,
+        };
+        match &files {
+            Some(files) => {
+                command.stdout(
+                    files
+                        .stdout
+                        .try_clone()
+                        .map_err(|error| spawn_error(spec, error))?,
+                );
+                command.stderr(
+                    files
+                        .stderr
+                        .try_clone()
+                        .map_err(|error| spawn_error(spec, error))?,
+                );
+            }
+            None => {
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            }
+        }
         if let Some(directory) = &spec.current_dir {
             command.current_dir(directory);
         }
+        // Written before there is anything to lose: whoever comes after us knows the sign to look for.
+        let written = match &spec.claim {
+            Some(claim) => {
+                let record = new_record(spec, &birth).map_err(not_recorded(spec, claim))?;
+                claim.save(&record).map_err(not_recorded(spec, claim))?;
+                Some((claim.clone(), record))
+            }
+            None => None,
+        };
+        let started = match Owned::start(command, &birth) {
+            Ok(started) => started,
+            Err(error) => {
+                if let Some((claim, record)) = &written {
+                    claim.forget(record);
+                }
+                return Err(spawn_error(spec, error));
+            }
+        };
+        tracing::debug!(pid = started.owned.pid(), command = %spec, "started");
+        let written = match written {
+            Some((claim, mut record)) => {
+                record.leader = started.owned.identity();
+                if let Err(error) = claim.save(&record) {
+                    started.owned.abandon();
+                    claim.forget(&record);
+                    return Err(not_recorded(spec, &claim)(error));
+                }
+                Some((claim, record))
+            }
+            None => None,
+        };
+        Self::own(started, written, files, runtime).map_err(|error| spawn_error(spec, error))
+    }
+
+    /// Starts the tasks that own a process.
+    fn own(
+        started: Started,
+        written: Option<(Claim, OwnershipRecord)>,
+        files: Option<OutputFiles>,
+        runtime: &Handle,
+    ) -> io::Result<Self> {
         let Started {
             owned,
             watch: exit_watch,
             stdout,
             stderr,
-        } = Owned::start(command).map_err(|error| spawn_error(spec, error))?;
-        tracing::debug!(pid = owned.pid(), command = %spec, "started");
-
+        } = started;
         let (sender, first_reader) = OutputSender::channel(OUTPUT_QUEUE_LINES);
         let output = sender.downgrade();
         let shared = Arc::new(Shared {
@@ -197,45 +301,62 @@ impl OsChild {
             force_at: watch::Sender::new(None),
             reason: OnceLock::new(),
             signal_error: Mutex::new(None),
+            written,
             recent: RecentLines::default(),
             progress: watch::Sender::new(0),
         });
         let mut pumps = JoinSet::new();
+        let over = watch::Sender::new(false);
+        if let Some(files) = files {
+            let pipes = files.follow(&over);
+            let (stdout, stderr) = match pipes {
+                Ok(pipes) => pipes,
+                Err(error) => {
+                    shared.owned.abandon();
+                    return Err(error);
+                }
+            };
+            pump(
+                &mut pumps,
+                runtime,
+                stdout,
+                OutputSource::Stdout,
+                &shared,
+                &sender,
+            );
+            pump(
+                &mut pumps,
+                runtime,
+                stderr,
+                OutputSource::Stderr,
+                &shared,
+                &sender,
+            );
+        }
         if let Some(pipe) = stdout {
-            let (shared, sender) = (Arc::clone(&shared), sender.clone());
-            pumps.spawn_on(
-                async move {
-                    drain(
-                        pipe,
-                        OutputSource::Stdout,
-                        &shared.recent,
-                        sender,
-                        &shared.progress,
-                    )
-                    .await
-                },
-                &runtime,
+            pump(
+                &mut pumps,
+                runtime,
+                pipe,
+                OutputSource::Stdout,
+                &shared,
+                &sender,
             );
         }
         if let Some(pipe) = stderr {
-            let shared = Arc::clone(&shared);
-            pumps.spawn_on(
-                async move {
-                    drain(
-                        pipe,
-                        OutputSource::Stderr,
-                        &shared.recent,
-                        sender,
-                        &shared.progress,
-                    )
-                    .await
-                },
-                &runtime,
+            pump(
+                &mut pumps,
+                runtime,
+                pipe,
+                OutputSource::Stderr,
+                &shared,
+                &sender,
             );
         }
         let owner = Owner {
             shared: Arc::clone(&shared),
             pumps,
+            over,
             exit_watch,
         };
         runtime.spawn(owner.run());
@@ -288,6 +409,10 @@ impl ManagedChild for OsChild {
             Stage::Running => vitals::of_process(self.pid())?,
             Stage::Collected | Stage::Ended(_) => return None,
         };
+        // A survivor is collected by somebody else, and its number may be anybody's after that.
+        if self.shared.owned.has_exited() {
+            return None;
+        }
         Some(ProcessSample {
             processor_time: vitals.processor_time,
             lines: *self.shared.progress.borrow(),
@@ -362,10 +487,193 @@ impl Drop for OsChild {
     }
 }
 
+/// Reads a pipe in a task of its own.
+fn pump(
+    pumps: &mut JoinSet<()>,
+    runtime: &Handle,
+    pipe: impl AsyncRead + Unpin + Send + 'static,
+    source: OutputSource,
+    shared: &Arc<Shared>,
+    sender: &OutputSender,
+) {
+    let (shared, sender) = (Arc::clone(shared), sender.clone());
+    let reading = async move {
+        drain(pipe, source, &shared.recent, sender, &shared.progress).await;
+    };
+    pumps.spawn_on(reading, runtime);
+}
+
+/// The files that a child writes to when it is to outlive its owner.
+struct OutputFiles {
+    directory: PathBuf,
+    stdout: File,
+    stderr: File,
+}
+
+impl OutputFiles {
+    const STDOUT: &str = "stdout.log";
+    const STDERR: &str = "stderr.log";
+
+    /// New ones; those of the launch before keep another name until the next one.
+    fn make(directory: &Path) -> io::Result<Self> {
+        let new = |name: &str| {
+            let path = directory.join(name);
+            match std::fs::rename(&path, directory.join(format!("{name}.old"))) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut options = File::options();
+            private(options.append(true).create_new(true));
+            options.open(path)
+        };
+        Ok(Self {
+            directory: directory.to_owned(),
+            stdout: new(Self::STDOUT)?,
+            stderr: new(Self::STDERR)?,
+        })
+    }
+
+    /// Those that a survivor writes to.
+    fn of_survivor(directory: &Path) -> io::Result<Self> {
+        let open = |name: &str| File::options().append(true).open(directory.join(name));
+        Ok(Self {
+            directory: directory.to_owned(),
+            stdout: open(Self::STDOUT)?,
+            stderr: open(Self::STDERR)?,
+        })
+    }
+
+    fn follow(
+        &self,
+        over: &watch::Sender<bool>,
+    ) -> io::Result<(
+        impl AsyncRead + Unpin + Send + use<>,
+        impl AsyncRead + Unpin + Send + use<>,
+    )> {
+        Ok((
+            follow(&self.directory.join(Self::STDOUT), over.subscribe())?,
+            follow(&self.directory.join(Self::STDERR), over.subscribe())?,
+        ))
+    }
+}
+
+fn new_record(spec: &LaunchSpec, birth: &Birth) -> io::Result<OwnershipRecord> {
+    #[cfg(target_os = "linux")]
+    let boot = crate::ownership::linux::boot()?;
+    // Start times are told on Linux only, and nothing is proved by a record elsewhere.
+    #[cfg(not(target_os = "linux"))]
+    let boot = String::new();
+    Ok(OwnershipRecord {
+        version: RECORD_VERSION,
+        sign: birth.sign.clone(),
+        boot,
+        leader: None,
+        fingerprint: spec.fingerprint(),
+        survives: birth.survives,
+    })
+}
+
+fn not_recorded(spec: &LaunchSpec, claim: &Claim) -> impl FnOnce(io::Error) -> SpawnError + use<> {
+    let (command, directory) = (spec.to_string(), claim.directory().to_owned());
+    move |error| SpawnError::NotRecorded {
+        command,
+        directory,
+        source: Arc::new(error),
+    }
+}
+
+/// What is left of the launch that is written down under a claim: adopted when it serves, ended when it is only leftovers.
+#[cfg(target_os = "linux")]
+async fn survivor(claim: &Claim, port: u16) -> Result<Option<Survivor>, ClaimError> {
+    use crate::ownership::lineage::{Remains, remains_of};
+    use crate::ownership::linux::{Proc, boot};
+    use crate::ownership::table::{Kind, ProcessTable as _};
+
+    let Some(record) = claim.record()? else {
+        return Ok(None);
+    };
+    let unusable = |source: io::Error| ClaimError::Directory {
+        directory: claim.directory().to_owned(),
+        source: Arc::new(source),
+    };
+    // An unreadable table only costs the hint who serves in the place of a launcher that is gone.
+    let owners = port_owners(port, PORT_TABLE_DEADLINE)
+        .await
+        .unwrap_or_default();
+    let serving = owners.iter().find_map(|owner| owner.pid);
+    let (looked_for, looking) = (record.clone(), Handle::current());
+    let found = spawn_blocking(move || {
+        let _context = looking.enter();
+        match remains_of(&Proc, &looked_for, &boot()?, serving)? {
+            Remains::Leader(proved) => Owned::of_survivor(proved, &looked_for).map(Some),
+            Remains::Leftovers(members) => {
+                let pids: Vec<u32> = members.iter().map(|member| member.pid).collect();
+                tracing::warn!(?pids, "killing what an earlier launch left behind");
+                for member in members {
+                    Proc.signal(&member.handle, Kind::Force)?;
+                }
+                Ok(None)
+            }
+            Remains::Doubtful(identity) => {
+                tracing::warn!(
+                    pid = identity.pid,
+                    executable = ?identity.executable,
+                    "a process of an earlier launch does not carry the sign of it any more; it is left alone"
+                );
+                Ok(None)
+            }
+            Remains::Nothing => Ok(None),
+        }
+    })
+    .await
+    .map_err(|error| unusable(io::Error::other(error)))?
+    .map_err(unusable)?;
+    let Some(started) = found else {
+        claim.forget(&record);
+        return Ok(None);
+    };
+    let files = if record.survives {
+        match OutputFiles::of_survivor(claim.directory()) {
+            Ok(files) => Some(files),
+            Err(error) => {
+                tracing::warn!(%error, "the output of a survivor cannot be read");
+                None
+            }
+        }
+    } else {
+        None
+    };
+    let pid = started.owned.pid();
+    let fingerprint = record.fingerprint.clone();
+    let child = OsChild::own(
+        started,
+        Some((claim.clone(), record)),
+        files,
+        &Handle::current(),
+    )
+    .map_err(unusable)?;
+    tracing::info!(pid, "took over a process that survived its owner");
+    Ok(Some(Survivor {
+        child: Arc::new(child),
+        fingerprint,
+    }))
+}
+
+/// Nothing can be proved here, so nothing is taken over.
+#[cfg(not(target_os = "linux"))]
+async fn survivor(claim: &Claim, _port: u16) -> Result<Option<Survivor>, ClaimError> {
+    if let Some(record) = claim.record()? {
+        claim.forget(&record);
+    }
+    Ok(None)
+}
+
 /// The task that owns a child.
 struct Owner {
     shared: Arc<Shared>,
     pumps: JoinSet<()>,
+    /// Tells those that read files that nobody writes to them any more.
+    over: watch::Sender<bool>,
     exit_watch: ExitWatch,
 }
 
@@ -374,25 +682,35 @@ impl Owner {
         self.until_exit().await;
         let ran_for = self.shared.started.elapsed();
         let owned = Arc::clone(&self.shared.owned);
-        // The leader is a zombie now and still holds the group's number, so this cannot meet a stranger.
-        let members = owned.members();
-        if members.as_ref().is_none_or(|members| !members.is_empty()) {
-            self.shared
-                .signalled("killing what a child left behind", owned.force());
-        }
-        let leftovers = members.unwrap_or_default();
+        // A child is a zombie now and still holds the group's number, so this cannot meet a stranger.
+        let leftovers = self.sweep();
         let status = owned.collect().unwrap_or_else(|error| {
             tracing::warn!(pid = owned.pid(), %error, "the exit status of a child is lost");
             None
         });
         let exit = self.shared.exit(status, ran_for, leftovers);
         self.shared.stage.send_replace(Stage::Collected);
+        self.over.send_replace(true);
+        let survivors = self.survivors().await;
         self.drain_rest().await;
-        let survivors = self.survivors(&exit.leftovers).await;
+        if survivors.is_empty()
+            && let Some((claim, record)) = &self.shared.written
+        {
+            claim.forget(record);
+        }
         tracing::debug!(%exit, "ended");
         self.shared
             .stage
             .send_replace(Stage::Ended(Ended { exit, survivors }));
+    }
+
+    /// Kills what the child has left behind.
+    fn sweep(&self) -> Vec<u32> {
+        let swept = self.shared.owned.sweep();
+        if let Err(error) = &swept {
+            tracing::warn!(pid = self.shared.owned.pid(), %error, "killing what a child left behind failed");
+        }
+        swept.unwrap_or_default()
     }
 
     /// Watches the child, and performs the steps of an ending once one is requested.
@@ -440,34 +758,29 @@ impl Owner {
         }
     }
 
-    /// The killed members of the group that do not disappear.
-    async fn survivors(&self, leftovers: &[u32]) -> Vec<u32> {
+    /// What does not disappear although it was killed, and what appeared while the rest was being killed.
+    async fn survivors(&self) -> Vec<u32> {
         let owned = &self.shared.owned;
         let deadline = Instant::now() + GROUP_GONE_WITHIN;
         loop {
-            if owned.group_is_gone() {
-                return Vec::new();
+            let left = self.sweep();
+            if left.is_empty() && owned.is_gone() {
+                return left;
             }
-            let survivors = match owned.members() {
-                // Zombies whose parent does not care are no members, but they keep the group's number.
-                Some(mut members) => {
-                    members.retain(|pid| leftovers.contains(pid));
-                    if members.is_empty() {
-                        return members;
-                    }
-                    members
-                }
-                None => vec![owned.pid()],
-            };
             if Instant::now() >= deadline {
+                let survivors = if left.is_empty() {
+                    vec![owned.pid()]
+                } else {
+                    left
+                };
                 tracing::warn!(
                     pid = owned.pid(),
                     ?survivors,
-                    "members of a child's group survived SIGKILL"
+                    "what a child left behind survived SIGKILL"
                 );
                 return survivors;
             }
-            sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(2)).await;
         }
     }
 }

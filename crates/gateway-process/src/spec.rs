@@ -5,7 +5,23 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::env::Environment;
+use crate::ownership::{Claim, LaunchFingerprint};
+
+/// What becomes of a child whose owner dies without having ended it: killed, crashed, out of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OwnerDeath {
+    /// It is killed with its owner: by the kernel on Linux, by the job object on Windows. macOS has no such thing; there a gateway ends
+    /// at the next line that it logs, because nobody reads it any more. What it had started besides is ended by the next owner of
+    /// the same [`Claim`].
+    #[default]
+    EndsChild,
+    /// It lives on, and the next owner of the same [`Claim`] takes it over. It runs in a session of its own and writes its output into files
+    /// beside the record, where its owner reads it. Linux only.
+    ChildSurvives,
+}
 
 /// A program with its arguments, its complete environment and its working directory.
 ///
@@ -30,6 +46,10 @@ pub struct LaunchSpec {
     pub env: Environment,
     /// Its working directory; `None` means that of this process.
     pub current_dir: Option<PathBuf>,
+    /// The instance that it is launched for, where the launch is written down; `None` for a child that nobody has to find again.
+    pub claim: Option<Claim>,
+    /// What becomes of it when this process dies. Default: it is killed.
+    pub owner_death: OwnerDeath,
 }
 
 impl LaunchSpec {
@@ -40,6 +60,8 @@ impl LaunchSpec {
             args: Vec::new(),
             env,
             current_dir: None,
+            claim: None,
+            owner_death: OwnerDeath::default(),
         }
     }
 
@@ -55,6 +77,52 @@ impl LaunchSpec {
     pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.current_dir = Some(directory.into());
         self
+    }
+
+    /// Writes the launch down under this claim, so that a later owner can prove that what is left of it is ours.
+    #[must_use]
+    pub fn claimed(mut self, claim: Claim) -> Self {
+        self.claim = Some(claim);
+        self
+    }
+
+    /// Sets what becomes of the child when this process dies.
+    #[must_use]
+    pub fn owner_death(mut self, owner_death: OwnerDeath) -> Self {
+        self.owner_death = owner_death;
+        self
+    }
+
+    /// What this launch would start, in a form that can be compared and says nothing: see [`LaunchFingerprint`].
+    #[must_use]
+    pub fn fingerprint(&self) -> LaunchFingerprint {
+        let mut hash = Sha256::new();
+        // Each part with its length, so that no two lists of parts look the same.
+        let mut part = |bytes: &[u8]| {
+            hash.update((bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        part(self.program.as_os_str().as_encoded_bytes());
+        part(
+            self.current_dir
+                .as_deref()
+                .unwrap_or(Path::new(""))
+                .as_os_str()
+                .as_encoded_bytes(),
+        );
+        part(&(self.args.len() as u64).to_le_bytes());
+        for argument in &self.args {
+            part(argument.as_encoded_bytes());
+        }
+        for (name, value) in self.env.iter_set() {
+            // Made of what was inherited and a folder that the program's path tells as well.
+            if !name.eq_ignore_ascii_case("PATH") {
+                part(name.as_encoded_bytes());
+                part(value.as_encoded_bytes());
+            }
+        }
+        let digits = hash.finalize();
+        LaunchFingerprint(digits.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// `true` when an argument equals `text`.
@@ -142,6 +210,26 @@ pub enum SpawnError {
         /// The operating system's answer.
         source: Arc<std::io::Error>,
     },
+    /// The launch could not be written down, and a child that nobody can prove to be ours must not be started.
+    #[error(
+        "cannot start `{command}`: the launch cannot be recorded in {} ({source}); make the directory writable", .directory.display()
+    )]
+    NotRecorded {
+        /// The command line, redacted.
+        command: String,
+        /// The instance's directory.
+        directory: PathBuf,
+        /// The operating system's answer.
+        source: Arc<std::io::Error>,
+    },
+    /// A child that outlives its owner needs a claim under which the next one finds it, and an operating system that lets it be proved.
+    #[error("cannot start `{command}` so that it outlives this process: {why}")]
+    CannotSurvive {
+        /// The command line, redacted.
+        command: String,
+        /// What is missing.
+        why: &'static str,
+    },
     /// There is no tokio runtime to own the child.
     #[error(
         "cannot start `{command}`: no tokio runtime with I/O enabled is running here; call this from within one"
@@ -169,6 +257,30 @@ mod tests {
             format!("{spec:?}"),
             r#"LaunchSpec { command: node --x=[redacted], current_dir: Some("/tmp/[redacted]"), env: {"MODE": "dev", "TOKEN": "[redacted]", "inherited": 0} }"#
         );
+    }
+
+    #[test]
+    fn fingerprints_tell_launches_apart_and_logins_not() {
+        let spec = |token: &str, args: &[&str]| {
+            let mut env = Environment::from_vars([("SSH_TTY", token), ("PATH", token)]);
+            env.set_secret("TOKEN", token.to_owned().into());
+            LaunchSpec::new("node", env).args(args.iter().copied())
+        };
+        let of = |spec: LaunchSpec| spec.fingerprint();
+        let one = of(spec("t", &["a", "b"]));
+        assert_eq!(one, of(spec("t", &["a", "b"])));
+        let mut elsewhere = spec("t", &["a", "b"]);
+        elsewhere.env.prepend_path("/somewhere");
+        assert_eq!(one, of(elsewhere), "another login");
+        for other in [
+            spec("u", &["a", "b"]),
+            spec("t", &["ab"]),
+            spec("t", &["a", "b", ""]),
+            spec("t", &["a", "b"]).current_dir("/"),
+        ] {
+            assert_ne!(one, of(other));
+        }
+        assert!(!one.to_string().contains('t') && one.to_string().len() == 12);
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Owning a child on Unix: its process group, its exit seen before it is collected, and signals only in between.
+//! Owning a process on Unix: its end seen before it is collected, and signals only in between.
 
 use std::io;
 use std::process::ExitStatus;
@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop, ProcessGroup};
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, test_kill_process_group,
-    waitid,
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
 };
 #[cfg(target_os = "linux")]
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -16,12 +15,32 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tokio::process::{ChildStderr, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// A child whose exit status has not been collected, and with it its process group.
+use super::Birth;
+#[cfg(target_os = "linux")]
+use super::{
+    lineage::{Lineage, Proved},
+    linux::Proc,
+    record::{OwnershipRecord, ProcessIdentity},
+    table::{Kind, ProcessTable as _},
+};
+
+/// The right to signal one process and what descends from it. See the [module](super).
 #[derive(Debug)]
-pub(crate) struct Owned {
+pub struct Owned {
     pid: Pid,
-    /// `None` once the exit status is collected: from then on the number may belong to anybody.
-    child: Mutex<Option<Box<dyn ChildWrapper>>>,
+    hold: Hold,
+    #[cfg(target_os = "linux")]
+    lineage: Lineage,
+}
+
+/// What makes sure that the number means the process.
+#[derive(Debug)]
+enum Hold {
+    /// We are its parent. `None` once the exit status is collected: from then on the number may belong to anybody.
+    Child(Mutex<Option<Box<dyn ChildWrapper>>>),
+    /// It survived an earlier owner, and this handle means it for good.
+    #[cfg(target_os = "linux")]
+    Survivor(std::os::fd::OwnedFd),
 }
 
 /// What a start yields.
@@ -33,11 +52,20 @@ pub(crate) struct Started {
 }
 
 impl Owned {
-    /// Starts `command` as the leader of a new process group.
-    pub(crate) fn start(command: Command) -> io::Result<Started> {
+    /// Starts `command` as the leader of a new process group, or of a new session when it is to outlive us. To be called on the
+    /// [spawner's thread](crate::spawner).
+    pub(crate) fn start(mut command: Command, birth: &Birth) -> io::Result<Started> {
+        if birth.survives {
+            in_own_session(&mut command);
+        } else {
+            end_with_owner(&mut command);
+        }
         let mut command = CommandWrap::from(command);
-        // The second wrapper is a safety net for the leader only; the group is killed by our own guards.
-        command.wrap(ProcessGroup::leader()).wrap(KillOnDrop);
+        if !birth.survives {
+            command.wrap(ProcessGroup::leader());
+        }
+        // A safety net for the leader only; the rest is killed by our own guards.
+        command.wrap(KillOnDrop);
         let mut child = command.spawn()?;
         let stdout = child.stdout().take();
         let stderr = child.stderr().take();
@@ -48,7 +76,17 @@ impl Owned {
         let pid = pid.ok_or_else(|| io::Error::other("the new process has no id"))?;
         let owned = Arc::new(Self {
             pid,
-            child: Mutex::new(Some(child)),
+            hold: Hold::Child(Mutex::new(Some(child))),
+            #[cfg(target_os = "linux")]
+            lineage: {
+                let leader = pid.as_raw_pid().unsigned_abs();
+                Lineage {
+                    leader,
+                    // Dead or alive it is there until it is collected.
+                    started: Proc.look(leader).map_or(0, |seen| seen.started),
+                    sign: birth.sign.clone(),
+                }
+            },
         });
         match ExitWatch::new(Arc::clone(&owned)) {
             Ok(watch) => Ok(Started {
@@ -65,39 +103,145 @@ impl Owned {
         }
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    /// The right to signal a process that was proved to be of the recorded launch.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn of_survivor(
+        proved: Proved<std::os::fd::OwnedFd>,
+        record: &OwnershipRecord,
+    ) -> io::Result<Started> {
+        let leader = proved.identity.pid;
+        let pid = i32::try_from(leader).ok().and_then(Pid::from_raw);
+        let owned = Arc::new(Self {
+            pid: pid.ok_or_else(|| io::Error::other("no such process"))?,
+            hold: Hold::Survivor(proved.handle),
+            lineage: Lineage::led_by(leader, record),
+        });
+        Ok(Started {
+            watch: ExitWatch::new(Arc::clone(&owned))?,
+            owned,
+            stdout: None,
+            stderr: None,
+        })
+    }
+
+    /// The number of the process, for messages.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
         self.pid.as_raw_pid().unsigned_abs()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Box<dyn ChildWrapper>>> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is written down about it.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn identity(&self) -> Option<ProcessIdentity> {
+        Some(ProcessIdentity {
+            pid: self.pid(),
+            started: self.lineage.started,
+            executable: Proc.executable(self.pid()),
+        })
     }
 
-    /// Asks the leader to end. Nothing happens to a child that has been collected.
-    pub(crate) fn ask(&self) -> io::Result<()> {
-        match &*self.lock() {
-            Some(_) => Ok(kill_process(self.pid, Signal::TERM)?),
-            None => Ok(()),
-        }
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn identity(&self) -> Option<super::record::ProcessIdentity> {
+        None
     }
 
-    /// Kills every member of the group. Nothing happens once the leader has been collected.
-    pub(crate) fn force(&self) -> io::Result<()> {
-        match &*self.lock() {
-            // macOS answers EPERM for a group that consists of zombies.
-            Some(_) => match kill_process_group(self.pid, Signal::KILL) {
-                Err(rustix::io::Errno::PERM) if self.is_zombie() => Ok(()),
-                result => Ok(result?),
+    fn lock(
+        child: &Mutex<Option<Box<dyn ChildWrapper>>>,
+    ) -> MutexGuard<'_, Option<Box<dyn ChildWrapper>>> {
+        child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the process to end: `SIGTERM` to it alone. Nothing happens when it has ended.
+    ///
+    /// # Errors
+    /// The operating system's answer, for example after the process changed its user.
+    pub fn ask(&self) -> io::Result<()> {
+        match &self.hold {
+            Hold::Child(child) => match &*Self::lock(child) {
+                Some(_) => Ok(kill_process(self.pid, Signal::TERM)?),
+                None => Ok(()),
             },
-            None => Ok(()),
+            #[cfg(target_os = "linux")]
+            Hold::Survivor(handle) => Proc.signal(handle, Kind::Ask),
         }
     }
 
-    /// Whether the child has ended, collected or not.
+    /// Kills the process, its group and (on Linux) what descends from it outside the group. Nothing happens to the process when it has
+    /// ended.
+    ///
+    /// # Errors
+    /// The operating system's answer.
+    pub fn force(&self) -> io::Result<()> {
+        // First those that the leader leads, because its life vouches for the group.
+        let rest = self.sweep().map(|_| ());
+        match &self.hold {
+            Hold::Child(child) => {
+                let held = Self::lock(child);
+                if held.is_some() {
+                    self.kill_group()?;
+                }
+            }
+            #[cfg(target_os = "linux")]
+            Hold::Survivor(handle) => Proc.signal(handle, Kind::Force)?,
+        }
+        rest
+    }
+
+    /// To be called while the leader is uncollected.
+    fn kill_group(&self) -> io::Result<()> {
+        match kill_process_group(self.pid, Signal::KILL) {
+            // macOS answers EPERM for a group that consists of zombies.
+            Err(rustix::io::Errno::PERM) if self.is_zombie() => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Kills what lives of its descendants, and leaves itself alone; gives those that it found. None found means that all are gone.
+    /// Where the system has no list of processes (elsewhere than on Linux) the whole group is killed once the leader has ended, and
+    /// nobody can be named.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn sweep(&self) -> io::Result<Vec<u32>> {
+        match &self.hold {
+            Hold::Child(child) => {
+                // Held, so that the leader is not collected while its number vouches for the group.
+                let held = Self::lock(child);
+                self.lineage.force_others(&Proc, || held.is_some())
+            }
+            Hold::Survivor(handle) => self
+                .lineage
+                .force_others(&Proc, || !Proc.has_exited(handle)),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn sweep(&self) -> io::Result<Vec<u32>> {
+        match &self.hold {
+            Hold::Child(child) => match &*Self::lock(child) {
+                Some(_) if self.is_zombie() => self.kill_group()?,
+                _ => {}
+            },
+        }
+        Ok(Vec::new())
+    }
+
+    /// A handle of the process for waiting. A child must not have been collected yet, so that the number still means it.
+    #[cfg(target_os = "linux")]
+    fn pidfd(&self) -> io::Result<std::os::fd::OwnedFd> {
+        match &self.hold {
+            Hold::Child(_) => Ok(pidfd_open(self.pid, PidfdFlags::empty())?),
+            Hold::Survivor(handle) => handle.try_clone(),
+        }
+    }
+
+    /// Whether the process has ended, collected or not.
     pub(crate) fn has_exited(&self) -> bool {
-        match &*self.lock() {
-            Some(_) => self.is_zombie(),
-            None => true,
+        match &self.hold {
+            Hold::Child(child) => match &*Self::lock(child) {
+                Some(_) => self.is_zombie(),
+                None => true,
+            },
+            #[cfg(target_os = "linux")]
+            Hold::Survivor(handle) => Proc.has_exited(handle),
         }
     }
 
@@ -110,12 +254,16 @@ impl Owned {
         )
     }
 
-    /// Collects the exit status if the child has ended. After that, this value signals nobody.
+    /// Collects the exit status if the process has ended. After that, the process itself is signalled no more.
     ///
-    /// `Ok(None)` means it has not ended. An error means that the status is lost, because somebody outside this crate took it; that
-    /// counts as collected, too.
+    /// `Ok(None)` means that a child has not ended; the status of a survivor is its new parent's and never known. An error means that
+    /// the status is lost, because somebody outside this crate took it; that counts as collected, too.
     pub(crate) fn collect(&self) -> io::Result<Option<ExitStatus>> {
-        let mut held = self.lock();
+        let mut held = match &self.hold {
+            Hold::Child(child) => Self::lock(child),
+            #[cfg(target_os = "linux")]
+            Hold::Survivor(_) => return Ok(None),
+        };
         let Some(child) = held.as_mut() else {
             return Err(io::Error::other("the exit status was collected before"));
         };
@@ -134,7 +282,9 @@ impl Owned {
         }
         for _ in 0..500 {
             match self.collect() {
-                Ok(None) => std::thread::sleep(std::time::Duration::from_millis(1)),
+                Ok(None) if !self.has_exited() => {
+                    std::thread::sleep(std::time::Duration::from_millis(1))
+                }
                 Ok(status) => return status,
                 Err(_) => return None,
             }
@@ -142,59 +292,69 @@ impl Owned {
         None
     }
 
-    /// The living members of the group without its leader; `None` where the system has no list.
-    pub(crate) fn members(&self) -> Option<Vec<u32>> {
-        members_of(self.pid)
-    }
-
-    /// Whether the group may still have members; meant for the time after the leader was collected. Signals nobody.
-    pub(crate) fn group_is_gone(&self) -> bool {
+    /// Whether the group may still have members; meant for the time after the leader was collected, where nobody can be listed.
+    /// Signals nobody.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn is_gone(&self) -> bool {
         matches!(
-            test_kill_process_group(self.pid),
+            rustix::process::test_kill_process_group(self.pid),
             Err(rustix::io::Errno::SRCH)
         )
     }
+
+    /// Whether nothing is left that [`sweep`](Self::sweep) does not find.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_gone(&self) -> bool {
+        true
+    }
 }
 
+/// Ties the child's life to that of this thread, which is the program's: the kernel kills it when its owner is gone.
 #[cfg(target_os = "linux")]
-fn members_of(group: Pid) -> Option<Vec<u32>> {
-    let group = group.as_raw_pid();
-    let entries = std::fs::read_dir("/proc").ok()?;
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let members = pids.filter(|pid| {
-        *pid != group
-            && std::fs::read(format!("/proc/{pid}/stat"))
-                .is_ok_and(|stat| living_group(&stat) == Some(group))
-    });
-    Some(members.map(i32::unsigned_abs).collect())
+#[allow(unsafe_code, reason = "the code between fork and exec")]
+fn end_with_owner(command: &mut Command) {
+    use rustix::process::{getpid, getppid, set_parent_process_death_signal};
+    let owner = getpid();
+    let tie = move || {
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // An owner that died before the line above sends no signal any more.
+        if getppid() == Some(owner) {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(
+                rustix::io::Errno::SRCH.raw_os_error(),
+            ))
+        }
+    };
+    // SAFETY: between fork and exec only what is safe in a signal handler may be done. These are two system calls, and nothing is
+    // allocated.
+    unsafe { command.pre_exec(tie) };
 }
 
+/// Nothing of the kind exists here; what is left is that the child loses its output.
 #[cfg(not(target_os = "linux"))]
-fn members_of(_group: Pid) -> Option<Vec<u32>> {
-    None
+fn end_with_owner(_command: &mut Command) {}
+
+/// Takes the child out of our session, so that neither our terminal nor its end reaches it.
+#[allow(unsafe_code, reason = "the code between fork and exec")]
+fn in_own_session(command: &mut Command) {
+    let leave = || {
+        rustix::process::setsid()?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec only what is safe in a signal handler may be done. This is one system call, and nothing is
+    // allocated.
+    unsafe { command.pre_exec(leave) };
 }
 
-/// The process group in a line of `/proc/<pid>/stat`, unless it is that of a dead process. The name before it is in parentheses
-/// and may itself contain some.
-#[cfg(target_os = "linux")]
-fn living_group(stat: &[u8]) -> Option<i32> {
-    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
-    let mut fields = std::str::from_utf8(&stat[name_end + 1..])
-        .ok()?
-        .split_ascii_whitespace();
-    let state = fields.next()?;
-    let group = fields.nth(1)?.parse().ok()?;
-    (state != "Z" && state != "X").then_some(group)
-}
-
-/// The child cannot have been collected yet, so the number still means it.
+/// Tells when a pidfd's process has exited.
 #[cfg(target_os = "linux")]
 #[allow(
     deprecated,
     reason = "unsound only for types whose descriptor changes or closes under them; the replacement is an unsafe function"
 )]
-fn open_pidfd(pid: Pid) -> io::Result<AsyncFd<std::os::fd::OwnedFd>> {
-    AsyncFd::with_interest(pidfd_open(pid, PidfdFlags::empty())?, Interest::READABLE)
+fn readable(pidfd: std::os::fd::OwnedFd) -> io::Result<AsyncFd<std::os::fd::OwnedFd>> {
+    AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 
 /// Waits for the child's exit and leaves the zombie in place.
@@ -212,8 +372,8 @@ enum Source {
 impl ExitWatch {
     fn new(owned: Arc<Owned>) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
-        if let Ok(pidfd) = open_pidfd(owned.pid) {
-            let source = Source::Pidfd(pidfd);
+        if let Ok(pidfd) = owned.pidfd() {
+            let source = Source::Pidfd(readable(pidfd)?);
             return Ok(Self { owned, source });
         }
         Self::by_signal(owned)
@@ -247,25 +407,13 @@ impl ExitWatch {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use super::super::record::LaunchSign;
     use super::*;
 
-    #[test]
-    fn stat_lines() {
-        let table: &[(&[u8], Option<i32>)] = &[
-            (b"12 (sh) S 1 77 77 0 -1", Some(77)),
-            (b"12 (a) b) (c)) R 1 77 77 0 -1", Some(77)),
-            (b"12 (\xff) S 1 77 77", Some(77)),
-            (b"12 (sh) Z 1 77 77 0", None),
-            (b"12 (sh) S 1", None),
-            (b"", None),
-        ];
-        for (line, expected) in table {
-            assert_eq!(
-                living_group(line),
-                *expected,
-                "{:?}",
-                String::from_utf8_lossy(line)
-            );
+    fn birth() -> Birth {
+        Birth {
+            sign: LaunchSign::random().unwrap(),
+            survives: false,
         }
     }
 
@@ -274,7 +422,7 @@ mod tests {
     async fn an_exit_is_seen_by_signal_and_waitid_too() {
         let mut command = Command::new("sh");
         command.args(["-c", "exit 3"]);
-        let started = Owned::start(command).unwrap();
+        let started = Owned::start(command, &birth()).unwrap();
         let mut watch = ExitWatch::by_signal(Arc::clone(&started.owned)).unwrap();
         tokio::time::timeout(std::time::Duration::from_secs(20), watch.exited())
             .await
@@ -296,7 +444,7 @@ mod tests {
     async fn a_collected_child_is_never_signalled() {
         let mut command = Command::new("sh");
         command.args(["-c", "exit 0"]);
-        let mut started = Owned::start(command).unwrap();
+        let mut started = Owned::start(command, &birth()).unwrap();
         started.watch.exited().await;
         // While the zombie is there its number cannot be given to anybody.
         assert!(kill_process(started.owned.pid, Signal::CONT).is_ok());

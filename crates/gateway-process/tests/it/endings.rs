@@ -10,7 +10,7 @@ use gateway_process::{
 use tokio::task::JoinSet;
 
 use crate::support::{
-    PATIENCE, eventually, is_alive, next_line, next_pid, script, soon, spawn, survivors,
+    PATIENCE, eventually, executable, is_alive, next_line, next_pid, script, soon, spawn, survivors,
 };
 
 /// Takes note of the request, and ends within a moment with a code of its own.
@@ -143,25 +143,20 @@ async fn what_a_crashed_child_leaves_behind_is_killed() {
     }
 }
 
-/// A descendant with a session of its own is out of reach, but its hold on our pipe does not stop us.
+/// Nothing ties a descendant to us that has a session of its own and a clean environment. It is not touched, and its hold on our pipe
+/// does not stop us.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_process_outside_the_group_that_holds_the_pipe_delays_nobody() {
-    let child =
-        spawn("echo before; setsid sh -c 'echo $$; exec sleep 1000' & sleep 0.2; exit 3").await;
+async fn a_process_that_shed_every_tie_holds_the_pipe_and_delays_nobody() {
+    let child = spawn(
+        "echo before; setsid env -i PATH=\"$PATH\" sh -c 'echo $$; exec sleep 1000' & sleep 0.2; exit 3",
+    )
+    .await;
     let mut output = child.output();
     assert_eq!(next_line(&mut output).await, "before");
     let outsider = next_pid(&mut output).await;
     let exit = soon(child.wait()).await;
-    let outlived = is_alive(outsider);
-    let status = std::process::Command::new("kill")
-        .arg(outsider.to_string())
-        .status()
-        .unwrap();
-    assert!(
-        outlived && status.success(),
-        "it has left the group and was not touched"
-    );
+    assert_eq!(survivors([outsider]), [outsider], "it was not touched");
     assert_eq!(
         (exit.code, exit.leftovers.as_slice()),
         (Some(3), [].as_slice())
@@ -171,6 +166,39 @@ async fn a_process_outside_the_group_that_holds_the_pipe_delays_nobody() {
         None,
         "the stream ends with the child"
     );
+}
+
+/// Three levels, the last of them a daemon: in another session, its parent gone, its output closed.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_daemon_three_levels_down_goes_with_the_child() {
+    let folder = tempfile::tempdir().unwrap();
+    let level = |name: &str, text: &str| executable(&folder.path().join(name), text);
+    let daemon = level("daemon", "echo $$; exec sleep 1000 >/dev/null 2>&1");
+    let daemon = format!("echo $$; (setsid {} &); exec sleep 1000", daemon.display());
+    let second = level("second", &daemon);
+    let second = format!("echo $$; {} & exec sleep 1000", second.display());
+    let first = level("first", &second);
+    for (then, code) in [
+        ("trap '' TERM; sleep 1000", None),
+        ("sleep 0.3; exit 7", Some(7)),
+    ] {
+        let child = spawn(&format!("{} & {then}", first.display())).await;
+        let mut output = child.output();
+        let mut tree = Vec::new();
+        for _ in 0..3 {
+            tree.push(next_pid(&mut output).await);
+        }
+        let exit = if code.is_none() {
+            let request =
+                Termination::new(TerminationReason::UserStop).ask_for(Duration::from_millis(100));
+            soon(child.terminate(request)).await.unwrap()
+        } else {
+            soon(child.wait()).await
+        };
+        assert_eq!(survivors(tree), Vec::<u32>::new(), "{exit}");
+        assert_eq!(exit.code, code);
+    }
 }
 
 #[tokio::test]

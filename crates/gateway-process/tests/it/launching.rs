@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
+use gateway_process::ownership::LAUNCH_SIGN;
 use gateway_process::{
     Environment, LaunchSpec, OsProcessHost, OutputSource, ProcessHost, SpawnError,
 };
@@ -16,7 +17,7 @@ async fn refused(spec: &LaunchSpec) -> SpawnError {
 }
 
 #[tokio::test]
-async fn the_environment_is_complete_and_nothing_is_added() {
+async fn the_environment_is_complete_and_only_the_sign_of_the_launch_is_added() {
     let mut env = Environment::from_vars([
         ("HOME", "/nowhere"),
         ("INVOCATION_ID", "x"),
@@ -30,6 +31,12 @@ async fn the_environment_is_complete_and_nothing_is_added() {
         .unwrap();
     let mut lines: Vec<_> = report.lines(OutputSource::Stdout).collect();
     lines.sort_unstable();
+    let sign = lines.remove(0);
+    assert!(
+        sign.strip_prefix(LAUNCH_SIGN)
+            .is_some_and(|rest| rest.len() == 1 + 32),
+        "{sign}"
+    );
     assert_eq!(
         lines,
         [

@@ -7,5 +7,7 @@ mod launching;
 mod mock;
 mod openclaw;
 mod output;
+#[cfg(target_os = "linux")]
+mod ownership;
 mod repair;
 mod support;

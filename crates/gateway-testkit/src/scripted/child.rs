@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway_process::{
-    ChildExit, ExitReason, LaunchSpec, ManagedChild, OutputLine, OutputSender, OutputSource,
-    OutputStream, ProcessSample, StderrLevel, TerminateError, Termination, TerminationReason,
+    ChildExit, ExitReason, LaunchFingerprint, LaunchSpec, ManagedChild, OutputLine, OutputSender,
+    OutputSource, OutputStream, OwnerDeath, ProcessSample, StderrLevel, TerminateError,
+    Termination, TerminationReason,
 };
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
@@ -99,9 +100,68 @@ pub(super) struct ScriptedChild {
     shared: Arc<Shared>,
     orders: mpsc::Sender<End>,
     task: AbortHandle,
+    /// Whose handle it is.
+    owner: u64,
+}
+
+/// A launch as it is remembered under a claim.
+#[derive(Clone, Debug)]
+pub(super) struct Launched {
+    shared: Arc<Shared>,
+    orders: mpsc::Sender<End>,
+    task: AbortHandle,
+    survives: bool,
+    fingerprint: LaunchFingerprint,
+}
+
+impl Launched {
+    pub(super) fn pid(&self) -> u32 {
+        self.shared.pid
+    }
+
+    pub(super) fn survives(&self) -> bool {
+        self.survives
+    }
+
+    /// The kernel kills it.
+    pub(super) fn die_with_owner(&self) {
+        self.task.abort();
+        self.shared.finish(None, Some(SIGKILL));
+    }
+
+    /// A handle for the current owner, and what it was launched as.
+    pub(super) fn adopt(&self) -> (ScriptedChild, LaunchFingerprint) {
+        let machine = &self.shared.machine;
+        machine.record(Happening::Adopted { pid: self.pid() });
+        // Its new owner reads what comes from now on.
+        self.shared.state().first_reader = None;
+        let child = ScriptedChild {
+            shared: Arc::clone(&self.shared),
+            orders: self.orders.clone(),
+            task: self.task.clone(),
+            owner: machine.owner(),
+        };
+        (child, self.fingerprint.clone())
+    }
 }
 
 impl ScriptedChild {
+    /// How it is remembered under a claim.
+    pub(super) fn launched(&self, spec: &LaunchSpec) -> Launched {
+        Launched {
+            shared: Arc::clone(&self.shared),
+            orders: self.orders.clone(),
+            task: self.task.clone(),
+            survives: spec.owner_death == OwnerDeath::ChildSurvives,
+            fingerprint: spec.fingerprint(),
+        }
+    }
+
+    /// Whether whoever holds this handle was killed.
+    fn is_severed(&self) -> bool {
+        self.shared.machine.owner() != self.owner
+    }
+
     pub(super) fn start(machine: &Machine, spec: &LaunchSpec, plan: ChildPlan) -> Self {
         let pid = machine.begin(spec.to_string());
         let (output, first_reader) = OutputSender::channel(OUTPUT_QUEUE);
@@ -137,6 +197,7 @@ impl ScriptedChild {
             shared,
             orders,
             task,
+            owner: machine.owner(),
         }
     }
 }
@@ -144,6 +205,9 @@ impl ScriptedChild {
 impl Drop for ScriptedChild {
     /// The last handle is gone, so the group is killed on the spot.
     fn drop(&mut self) {
+        if self.is_severed() {
+            return;
+        }
         self.task.abort();
         if self.shared.exit.borrow().is_none() {
             self.shared
@@ -198,6 +262,9 @@ impl ManagedChild for ScriptedChild {
     }
 
     async fn wait(&self) -> ChildExit {
+        if self.is_severed() {
+            return std::future::pending().await;
+        }
         let mut exit = self.shared.exit.subscribe();
         match exit
             .wait_for(Option::is_some)
@@ -211,6 +278,9 @@ impl ManagedChild for ScriptedChild {
     }
 
     async fn terminate(&self, request: Termination) -> Result<ChildExit, TerminateError> {
+        if self.is_severed() {
+            return std::future::pending().await;
+        }
         if let Some(exit) = self.shared.exit.borrow().clone() {
             return Ok(exit);
         }

@@ -1,12 +1,15 @@
 //! The process host of a [`Machine`].
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gateway_process::ownership::{ClaimStore, OwnershipRecord};
 use gateway_process::{
-    BlockingWork, ChildExit, ExitReason, LaunchSpec, ManagedChild, OutputLine, PortError,
-    PortOwner, ProcessHost, RunError, RunReport, SpawnError, TerminationReason,
+    BlockingWork, ChildExit, Claim, ClaimError, ExitReason, LaunchSpec, ManagedChild, OutputLine,
+    PortError, PortOwner, ProcessHost, RunError, RunReport, SpawnError, Survivor,
+    TerminationReason,
 };
 use tokio::time::timeout;
 
@@ -33,6 +36,37 @@ impl ScriptedHost {
     }
 }
 
+/// The machine itself remembers what was launched under a claim.
+struct ClaimInMemory {
+    machine: Machine,
+    directory: PathBuf,
+    owner: u64,
+}
+
+impl ClaimStore for ClaimInMemory {
+    fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn load(&self) -> Result<Option<OwnershipRecord>, ClaimError> {
+        Ok(None)
+    }
+
+    fn save(&self, _record: &OwnershipRecord) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn clear(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for ClaimInMemory {
+    fn drop(&mut self) {
+        self.machine.release(&self.directory, self.owner);
+    }
+}
+
 #[async_trait]
 impl ProcessHost for ScriptedHost {
     async fn spawn(&self, spec: &LaunchSpec) -> Result<Arc<dyn ManagedChild>, SpawnError> {
@@ -53,7 +87,37 @@ impl ProcessHost for ScriptedHost {
                 },
             });
         }
-        Ok(Arc::new(ScriptedChild::start(&self.machine, spec, plan)))
+        let child = ScriptedChild::start(&self.machine, spec, plan);
+        if let Some(claim) = &spec.claim {
+            self.machine
+                .note_launch(claim.directory(), child.launched(spec));
+        }
+        Ok(Arc::new(child))
+    }
+
+    async fn claim(&self, directory: &Path) -> Result<Claim, ClaimError> {
+        if !self.machine.claim(directory) {
+            return Err(ClaimError::Held {
+                directory: directory.to_owned(),
+                holder: None,
+            });
+        }
+        Ok(Claim::from_store(ClaimInMemory {
+            machine: self.machine.clone(),
+            directory: directory.to_owned(),
+            owner: self.machine.owner(),
+        }))
+    }
+
+    async fn survivor(&self, claim: &Claim, _port: u16) -> Result<Option<Survivor>, ClaimError> {
+        let launched = self.machine.launched(claim.directory());
+        Ok(launched.map(|launched| {
+            let (child, fingerprint) = launched.adopt();
+            Survivor {
+                child: Arc::new(child),
+                fingerprint,
+            }
+        }))
     }
 
     async fn port_owners(&self, port: u16) -> Result<Vec<PortOwner>, PortError> {

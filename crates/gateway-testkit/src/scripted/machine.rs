@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use gateway_process::PortOwner;
 use tokio::io::DuplexStream;
 use tokio::time::Instant;
 
+use super::child::Launched;
 use super::host::ScriptedHost;
 use super::plan::{ChildPlan, RunPlan};
 use super::record::{Happening, Record};
@@ -57,6 +59,12 @@ struct World {
     next_pid: u32,
     asleep: Duration,
     sockets: u64,
+    /// Counts the owners that have died; handles of an earlier one reach nobody.
+    owner: u64,
+    /// Which instances are claimed, and by whom.
+    claims: BTreeMap<PathBuf, u64>,
+    /// The newest launch of each instance.
+    launches: BTreeMap<PathBuf, Launched>,
 }
 
 /// The client's end of a socket, for as long as the client holds it.
@@ -106,6 +114,9 @@ impl Machine {
             next_pid: FIRST_PID,
             asleep: Duration::ZERO,
             sockets: 0,
+            owner: 0,
+            claims: BTreeMap::new(),
+            launches: BTreeMap::new(),
         })))
     }
 
@@ -184,6 +195,63 @@ impl Machine {
         let mut world = self.world();
         world.asleep += time;
         world.record(Happening::Slept { time });
+    }
+
+    /// Whoever has started children here so far is killed: its claims are free, its handles reach nobody any more, and of its children
+    /// only those live on that were to survive it. Its tasks cannot be taken from it; drop what is left of it.
+    pub fn kill_owner(&self) {
+        let mut world = self.world();
+        world.owner += 1;
+        world.claims.clear();
+        world.record(Happening::OwnerKilled);
+        let dying: Vec<Launched> = {
+            let (survivors, dying) = std::mem::take(&mut world.launches)
+                .into_iter()
+                .partition(|(_, launched)| launched.survives());
+            world.launches = survivors;
+            let dying: BTreeMap<PathBuf, Launched> = dying;
+            dying.into_values().collect()
+        };
+        drop(world);
+        for launched in dying {
+            launched.die_with_owner();
+        }
+    }
+
+    pub(super) fn owner(&self) -> u64 {
+        self.world().owner
+    }
+
+    /// Claims an instance for the current owner; false when it is claimed.
+    pub(super) fn claim(&self, directory: &Path) -> bool {
+        let mut world = self.world();
+        let owner = world.owner;
+        let free = !world.claims.contains_key(directory);
+        if free {
+            world.claims.insert(directory.to_owned(), owner);
+        }
+        free
+    }
+
+    pub(super) fn release(&self, directory: &Path, owner: u64) {
+        let mut world = self.world();
+        if world.claims.get(directory) == Some(&owner) {
+            world.claims.remove(directory);
+        }
+    }
+
+    pub(super) fn note_launch(&self, directory: &Path, launched: Launched) {
+        self.world().launches.insert(directory.to_owned(), launched);
+    }
+
+    /// What lives of the newest launch of an instance.
+    pub(super) fn launched(&self, directory: &Path) -> Option<Launched> {
+        let world = self.world();
+        let launched = world.launches.get(directory)?;
+        world
+            .living
+            .contains(&launched.pid())
+            .then(|| launched.clone())
     }
 
     pub(super) fn time_asleep(&self) -> Duration {

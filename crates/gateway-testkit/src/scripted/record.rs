@@ -72,6 +72,13 @@ pub enum Happening {
         /// The port.
         port: u16,
     },
+    /// Whoever had started the children was killed.
+    OwnerKilled,
+    /// A child of an owner that was killed was taken over by the next one.
+    Adopted {
+        /// Its process id.
+        pid: u32,
+    },
     /// The machine was asleep.
     Slept {
         /// For how long.
