@@ -50,6 +50,8 @@ pub struct Survivor {
     pub child: Arc<dyn ManagedChild>,
     /// What it was launched as; compare it with [`LaunchSpec::fingerprint`] of what you would launch now.
     pub fingerprint: LaunchFingerprint,
+    /// The TCP port that it was to serve.
+    pub port: Option<u16>,
 }
 
 impl std::fmt::Debug for Survivor {
@@ -82,12 +84,12 @@ pub trait ProcessHost: Send + Sync + 'static {
     async fn claim(&self, directory: &Path) -> Result<Claim, ClaimError>;
 
     /// Takes over what is left of the launch that is written down under the claim. Only what is proved to be ours is: a process whose number,
-    /// start time and launch sign are the recorded ones. Mere leftovers of a gateway that is gone are killed. `port` is where the
-    /// gateway serves: a launcher may have died and left the real gateway behind.
+    /// start time and launch sign are the recorded ones, or, when that one was a launcher and is gone, the one that serves the recorded port
+    /// and carries the sign. Mere leftovers of a gateway that is gone are killed.
     ///
     /// # Errors
     /// [`ClaimError`] when the record cannot be read; it is left as it is, and nothing is touched.
-    async fn survivor(&self, claim: &Claim, port: u16) -> Result<Option<Survivor>, ClaimError>;
+    async fn survivor(&self, claim: &Claim) -> Result<Option<Survivor>, ClaimError>;
 
     /// Who listens on a TCP port, on any address, IPv4 and IPv6. Connected sockets do not count. Empty means nobody.
     ///

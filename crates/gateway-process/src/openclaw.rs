@@ -441,6 +441,7 @@ impl OpenClaw {
         ];
         self.spec(launch, &arguments)
             .args(launch.extra_args.iter().cloned())
+            .port(launch.port)
     }
 
     /// The command line of the doctor, in exactly the environment of the gateway whose configuration it is to repair.

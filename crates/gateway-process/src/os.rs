@@ -103,8 +103,8 @@ impl ProcessHost for OsProcessHost {
         }
     }
 
-    async fn survivor(&self, claim: &Claim, port: u16) -> Result<Option<Survivor>, ClaimError> {
-        survivor(claim, port).await
+    async fn survivor(&self, claim: &Claim) -> Result<Option<Survivor>, ClaimError> {
+        survivor(claim).await
     }
 
     async fn port_owners(&self, port: u16) -> Result<Vec<PortOwner>, PortError> {
@@ -569,6 +569,7 @@ fn new_record(spec: &LaunchSpec, birth: &Birth) -> io::Result<OwnershipRecord> {
         boot,
         leader: None,
         fingerprint: spec.fingerprint(),
+        port: spec.port,
         survives: birth.survives,
     })
 }
@@ -584,7 +585,7 @@ fn not_recorded(spec: &LaunchSpec, claim: &Claim) -> impl FnOnce(io::Error) -> S
 
 /// What is left of the launch that is written down under a claim: adopted when it serves, ended when it is only leftovers.
 #[cfg(target_os = "linux")]
-async fn survivor(claim: &Claim, port: u16) -> Result<Option<Survivor>, ClaimError> {
+async fn survivor(claim: &Claim) -> Result<Option<Survivor>, ClaimError> {
     use crate::ownership::lineage::{Remains, remains_of};
     use crate::ownership::linux::{Proc, boot};
     use crate::ownership::table::{Kind, ProcessTable as _};
@@ -597,9 +598,12 @@ async fn survivor(claim: &Claim, port: u16) -> Result<Option<Survivor>, ClaimErr
         source: Arc::new(source),
     };
     // An unreadable table only costs the hint who serves in the place of a launcher that is gone.
-    let owners = port_owners(port, PORT_TABLE_DEADLINE)
-        .await
-        .unwrap_or_default();
+    let owners = match record.port {
+        Some(port) => port_owners(port, PORT_TABLE_DEADLINE)
+            .await
+            .unwrap_or_default(),
+        None => Vec::new(),
+    };
     let serving = owners.iter().find_map(|owner| owner.pid);
     let (looked_for, looking) = (record.clone(), Handle::current());
     let found = spawn_blocking(move || {
@@ -644,7 +648,7 @@ async fn survivor(claim: &Claim, port: u16) -> Result<Option<Survivor>, ClaimErr
         None
     };
     let pid = started.owned.pid();
-    let fingerprint = record.fingerprint.clone();
+    let (fingerprint, port) = (record.fingerprint.clone(), record.port);
     let child = OsChild::own(
         started,
         Some((claim.clone(), record)),
@@ -656,12 +660,13 @@ async fn survivor(claim: &Claim, port: u16) -> Result<Option<Survivor>, ClaimErr
     Ok(Some(Survivor {
         child: Arc::new(child),
         fingerprint,
+        port,
     }))
 }
 
 /// Nothing can be proved here, so nothing is taken over.
 #[cfg(not(target_os = "linux"))]
-async fn survivor(claim: &Claim, _port: u16) -> Result<Option<Survivor>, ClaimError> {
+async fn survivor(claim: &Claim) -> Result<Option<Survivor>, ClaimError> {
     if let Some(record) = claim.record()? {
         claim.forget(&record);
     }

@@ -57,7 +57,7 @@ mod simulated;
 pub(crate) mod table;
 
 pub(crate) use claim::private;
-pub use claim::{Claim, ClaimError, ClaimStore, kept_token};
+pub use claim::{Claim, ClaimError, ClaimStore};
 pub(crate) use record::RECORD_VERSION;
 pub use record::{LAUNCH_SIGN, LaunchFingerprint, LaunchSign, OwnershipRecord, ProcessIdentity};
 

@@ -46,6 +46,8 @@ pub struct LaunchSpec {
     pub env: Environment,
     /// Its working directory; `None` means that of this process.
     pub current_dir: Option<PathBuf>,
+    /// The TCP port that it is to serve; tells who serves in its place when it was only a launcher. `None` when it serves none.
+    pub port: Option<u16>,
     /// The instance that it is launched for, where the launch is written down; `None` for a child that nobody has to find again.
     pub claim: Option<Claim>,
     /// What becomes of it when this process dies. Default: it is killed.
@@ -60,6 +62,7 @@ impl LaunchSpec {
             args: Vec::new(),
             env,
             current_dir: None,
+            port: None,
             claim: None,
             owner_death: OwnerDeath::default(),
         }
@@ -76,6 +79,13 @@ impl LaunchSpec {
     #[must_use]
     pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.current_dir = Some(directory.into());
+        self
+    }
+
+    /// Says which TCP port it is to serve.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
         self
     }
 
@@ -110,6 +120,7 @@ impl LaunchSpec {
                 .as_os_str()
                 .as_encoded_bytes(),
         );
+        part(&[u8::from(self.owner_death == OwnerDeath::ChildSurvives)]);
         part(&(self.args.len() as u64).to_le_bytes());
         for argument in &self.args {
             part(argument.as_encoded_bytes());
@@ -277,6 +288,7 @@ mod tests {
             spec("t", &["ab"]),
             spec("t", &["a", "b", ""]),
             spec("t", &["a", "b"]).current_dir("/"),
+            spec("t", &["a", "b"]).owner_death(OwnerDeath::ChildSurvives),
         ] {
             assert_ne!(one, of(other));
         }

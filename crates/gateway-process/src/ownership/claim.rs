@@ -13,8 +13,8 @@ use super::record::{OwnershipRecord, RECORD_VERSION};
 const LOCK: &str = "lock";
 const RECORD: &str = "launch.json";
 const TOKEN: &str = "token";
-/// A record is a few hundred bytes; anything beyond this is not one.
-const MAX_RECORD_BYTES: u64 = 64 * 1024;
+/// What is kept is a few hundred bytes; anything beyond this is something else.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// The exclusive right to run one instance, for as long as this value, or a clone of it, lives. The kernel releases it when the process
 /// ends, however it ends.
@@ -24,28 +24,29 @@ const MAX_RECORD_BYTES: u64 = 64 * 1024;
 #[derive(Clone)]
 pub struct Claim(Arc<dyn ClaimStore>);
 
-/// Where a claim keeps its record. [`Claim::on_directory`] makes the one on disk; test hosts bring their own.
+/// Where a claim keeps what has to outlast its owner: small files with fixed names. [`Claim::on_directory`] makes the one on disk; test hosts
+/// bring their own.
 pub trait ClaimStore: Send + Sync + 'static {
     /// What names the instance in messages.
     fn directory(&self) -> &Path;
 
-    /// The record of the newest launch that has not been seen to end.
-    ///
-    /// # Errors
-    /// [`ClaimError`] when there is one that cannot be read. It is left as it is.
-    fn load(&self) -> Result<Option<OwnershipRecord>, ClaimError>;
-
-    /// Replaces the record, at once and whole.
+    /// The content of a file; `None` when there is none.
     ///
     /// # Errors
     /// The operating system's answer.
-    fn save(&self, record: &OwnershipRecord) -> io::Result<()>;
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
 
-    /// Takes the record away.
+    /// Replaces a file, at once and whole.
     ///
     /// # Errors
     /// The operating system's answer.
-    fn clear(&self) -> io::Result<()>;
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<()>;
+
+    /// Takes a file away; there need not be one.
+    ///
+    /// # Errors
+    /// The operating system's answer.
+    fn remove(&self, name: &str) -> io::Result<()>;
 }
 
 impl Claim {
@@ -73,21 +74,71 @@ impl Claim {
     /// # Errors
     /// [`ClaimError`] when there is one that cannot be read. It is left as it is.
     pub fn record(&self) -> Result<Option<OwnershipRecord>, ClaimError> {
-        self.0.load()
+        let unusable = |message: String| ClaimError::Record {
+            file: self.directory().join(RECORD),
+            message,
+        };
+        let content = self.0.read(RECORD);
+        let Some(content) = content.map_err(|error| unusable(error.to_string()))? else {
+            return Ok(None);
+        };
+        #[derive(serde::Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        match (
+            serde_json::from_slice(&content),
+            serde_json::from_slice::<OwnershipRecord>(&content),
+        ) {
+            (Ok(Version { version }), _) if version > RECORD_VERSION => Err(unusable(format!(
+                "it is of version {version}, written by a newer program"
+            ))),
+            (_, Ok(record)) => Ok(Some(record)),
+            (_, Err(error)) => Err(unusable(error.to_string())),
+        }
     }
 
+    /// Not synchronised to the disk: after a power cut the launch is gone as well.
     pub(crate) fn save(&self, record: &OwnershipRecord) -> io::Result<()> {
-        self.0.save(record)
+        self.0.write(RECORD, &serde_json::to_vec_pretty(record)?)
     }
 
     /// Takes the record away, unless it is that of another launch by now.
     pub(crate) fn forget(&self, record: &OwnershipRecord) {
-        let current = self.0.load();
+        let current = self.record();
         if matches!(current, Ok(Some(current)) if current.sign == record.sign)
-            && let Err(error) = self.0.clear()
+            && let Err(error) = self.0.remove(RECORD)
         {
             tracing::warn!(directory = %self.directory().display(), %error, "the record of a launch that has ended could not be removed");
         }
+    }
+
+    /// The token that belongs to the instance and outlasts its owner, so that a survivor can be connected to. `make` is asked once,
+    /// when there is none yet.
+    ///
+    /// # Errors
+    /// [`ClaimError::Directory`] when it can be neither read nor written. A file that cannot be read is left as it is.
+    pub fn kept_token(
+        &self,
+        make: impl FnOnce() -> SecretString,
+    ) -> Result<SecretString, ClaimError> {
+        use secrecy::ExposeSecret as _;
+        let unusable = |source| ClaimError::Directory {
+            directory: self.directory().to_owned(),
+            source: Arc::new(source),
+        };
+        if let Some(content) = self.0.read(TOKEN).map_err(unusable)? {
+            let text = String::from_utf8(content)
+                .map_err(|_| unusable(io::Error::other("the token in it is no text")))?;
+            if !text.trim().is_empty() {
+                return Ok(text.trim().to_owned().into());
+            }
+        }
+        let token = make();
+        self.0
+            .write(TOKEN, token.expose_secret().as_bytes())
+            .map_err(unusable)?;
+        Ok(token)
     }
 }
 
@@ -168,10 +219,6 @@ impl ClaimedDirectory {
             _lock: lock,
         })
     }
-
-    fn file(&self) -> PathBuf {
-        self.directory.join(RECORD)
-    }
 }
 
 impl ClaimStore for ClaimedDirectory {
@@ -179,86 +226,33 @@ impl ClaimStore for ClaimedDirectory {
         &self.directory
     }
 
-    fn load(&self) -> Result<Option<OwnershipRecord>, ClaimError> {
-        let file = self.file();
-        let unusable = |message: String| ClaimError::Record {
-            file: file.clone(),
-            message,
-        };
-        let mut text = String::new();
-        match File::open(&file) {
-            Ok(open) => open
-                .take(MAX_RECORD_BYTES)
-                .read_to_string(&mut text)
-                .map_err(|error| unusable(error.to_string()))?,
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let mut content = Vec::new();
+        match File::open(self.directory.join(name)) {
+            Ok(open) => open.take(MAX_FILE_BYTES).read_to_end(&mut content)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unusable(error.to_string())),
+            Err(error) => return Err(error),
         };
-        #[derive(serde::Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        let read: Result<OwnershipRecord, _> = serde_json::from_str(&text);
-        match (read, serde_json::from_str(&text)) {
-            (Ok(record), _) if record.version <= RECORD_VERSION => Ok(Some(record)),
-            (_, Ok(Version { version })) if version > RECORD_VERSION => Err(unusable(format!(
-                "it is of version {version}, written by a newer program"
-            ))),
-            (Err(error), _) => Err(unusable(error.to_string())),
-            (Ok(_), _) => Err(unusable("its version is unknown".to_owned())),
-        }
+        Ok(Some(content))
     }
 
-    fn save(&self, record: &OwnershipRecord) -> io::Result<()> {
-        let text = serde_json::to_vec_pretty(record)?;
-        // Complete or absent; not synchronised, because after a power cut the launch is gone as well.
+    fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        // Complete or absent.
         let mut file = tempfile::Builder::new()
-            .prefix(".launch-")
+            .prefix(".new-")
             .tempfile_in(&self.directory)?;
-        file.write_all(&text)?;
-        file.persist(self.file()).map_err(|error| error.error)?;
+        file.write_all(content)?;
+        file.persist(self.directory.join(name))
+            .map_err(|error| error.error)?;
         Ok(())
     }
 
-    fn clear(&self) -> io::Result<()> {
-        match fs::remove_file(self.file()) {
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
     }
-}
-
-/// A secret that belongs to an instance and outlasts its manager: the token with which a survivor was launched. Kept in the claim's
-/// directory, readable for its owner only; `make` is asked once, when there is none yet.
-///
-/// # Errors
-/// [`ClaimError`] when it can be neither read nor written. A file that cannot be read is left as it is.
-pub fn kept_token(
-    claim: &Claim,
-    make: impl FnOnce() -> SecretString,
-) -> Result<SecretString, ClaimError> {
-    use secrecy::ExposeSecret as _;
-    let unusable = |source| ClaimError::Directory {
-        directory: claim.directory().to_owned(),
-        source: Arc::new(source),
-    };
-    let path = claim.directory().join(TOKEN);
-    match fs::read_to_string(&path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned().into()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(unusable(error)),
-    }
-    let token = make();
-    let mut file = tempfile::Builder::new()
-        .prefix(".token-")
-        .tempfile_in(claim.directory())
-        .map_err(unusable)?;
-    file.write_all(token.expose_secret().as_bytes())
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(unusable)?;
-    file.persist(&path).map_err(|error| unusable(error.error))?;
-    Ok(token)
 }
 
 fn create_private(directory: &Path) -> io::Result<()> {
@@ -293,6 +287,7 @@ mod tests {
                 executable: Some("/usr/bin/node".into()),
             }),
             fingerprint: LaunchFingerprint("f".to_owned()),
+            port: Some(18_789),
             survives: true,
         }
     }
@@ -334,7 +329,7 @@ mod tests {
         let newer = serde_json::json!({ "version": 2, "sign": 5 }).to_string();
         let table: [(&[u8], &str); 4] = [
             (b"{", "EOF"),
-            (b"\xff\xfe", "UTF-8"),
+            (b"\xff\xfe", "expected value"),
             (newer.as_bytes(), "newer program"),
             (b"{}", "missing field"),
         ];
@@ -353,8 +348,8 @@ mod tests {
         use secrecy::ExposeSecret as _;
         let folder = tempfile::tempdir().unwrap();
         let claim = Claim::on_directory(folder.path()).unwrap();
-        let first = kept_token(&claim, || "first".into()).unwrap();
-        let second = kept_token(&claim, || "second".into()).unwrap();
+        let first = claim.kept_token(|| "first".into()).unwrap();
+        let second = claim.kept_token(|| "second".into()).unwrap();
         assert_eq!(first.expose_secret(), "first");
         assert_eq!(second.expose_secret(), "first");
     }
@@ -367,7 +362,7 @@ mod tests {
         let place = folder.path().join("instance");
         let claim = Claim::on_directory(&place).unwrap();
         claim.save(&record("one")).unwrap();
-        kept_token(&claim, || "secret".into()).unwrap();
+        claim.kept_token(|| "secret".into()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&place), 0o700);
         for name in [LOCK, RECORD, TOKEN] {

@@ -77,6 +77,8 @@ pub struct OwnershipRecord {
     pub leader: Option<ProcessIdentity>,
     /// What was launched.
     pub fingerprint: LaunchFingerprint,
+    /// The TCP port that it is to serve.
+    pub port: Option<u16>,
     /// Whether the child was started so that it outlives its owner, with its output in files.
     pub survives: bool,
 }

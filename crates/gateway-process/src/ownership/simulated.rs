@@ -349,6 +349,7 @@ impl Run<'_> {
             boot: self.boot(),
             leader: None,
             fingerprint: LaunchFingerprint(String::new()),
+            port: None,
             survives: true,
         };
         self.instance.record = Some(record.clone());

@@ -16,9 +16,7 @@ use crate::support::{eventually, executable, is_alive, next_line, script, soon, 
 const OWNER_CLAIM: &str = "TEST_OWNER_CLAIM";
 const OWNER_SCRIPT: &str = "TEST_OWNER_SCRIPT";
 const OWNER_LEAVES: &str = "TEST_OWNER_LEAVES";
-
-/// No port is served by these children.
-const NO_PORT: u16 = 0;
+const OWNER_PORT: &str = "TEST_OWNER_PORT";
 
 fn launch(text: &str, leaves: bool) -> LaunchSpec {
     script(text).owner_death(if leaves {
@@ -37,7 +35,10 @@ async fn owner() {
     };
     let host = OsProcessHost::new();
     let claim = host.claim(Path::new(&place)).await.unwrap();
-    let spec = launch(&text, std::env::var_os(OWNER_LEAVES).is_some()).claimed(claim);
+    let mut spec = launch(&text, std::env::var_os(OWNER_LEAVES).is_some()).claimed(claim);
+    spec.port = std::env::var(OWNER_PORT)
+        .ok()
+        .map(|port| port.parse().unwrap());
     let child = host.spawn(&spec).await.unwrap();
     println!("\nchild {}", child.pid());
     let mut output = child.output();
@@ -54,6 +55,10 @@ struct Owner {
 
 impl Owner {
     fn start(claim: &Path, text: &str, leaves: bool) -> Self {
+        Self::start_serving(claim, text, leaves, None)
+    }
+
+    fn start_serving(claim: &Path, text: &str, leaves: bool, port: Option<u16>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", "ownership::owner", "--nocapture"])
@@ -63,6 +68,9 @@ impl Owner {
             .stdout(Stdio::piped());
         if leaves {
             command.env(OWNER_LEAVES, "1");
+        }
+        if let Some(port) = port {
+            command.env(OWNER_PORT, port.to_string());
         }
         let mut process = command.spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -124,12 +132,7 @@ async fn a_child_dies_with_its_owner_and_the_next_owner_finds_what_it_left_behin
 
     let claim = host.claim(&place).await.unwrap();
     assert!(claim.record().unwrap().is_some());
-    assert!(
-        soon(host.survivor(&claim, NO_PORT))
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(soon(host.survivor(&claim)).await.unwrap().is_none());
     eventually("the end of the daemon", || !is_alive(daemon));
     assert_eq!(claim.record().unwrap(), None);
 }
@@ -146,7 +149,7 @@ async fn a_child_that_is_to_survive_is_taken_over_with_its_output() {
 
     let host = OsProcessHost::new();
     let claim = host.claim(&place).await.unwrap();
-    let survivor = soon(host.survivor(&claim, NO_PORT))
+    let survivor = soon(host.survivor(&claim))
         .await
         .unwrap()
         .expect("it lives");
@@ -192,7 +195,7 @@ async fn a_survivor_that_is_dropped_or_forced_takes_everything_along() {
         assert!(all.iter().all(|pid| is_alive(*pid)));
         let host = OsProcessHost::new();
         let claim = host.claim(&place).await.unwrap();
-        let survivor = soon(host.survivor(&claim, NO_PORT))
+        let survivor = soon(host.survivor(&claim))
             .await
             .unwrap()
             .expect("it lives");
@@ -262,10 +265,7 @@ async fn what_cannot_be_proved_is_left_alone() {
     for (what, change) in changes {
         write(change);
         assert!(
-            soon(host.survivor(&claim, NO_PORT))
-                .await
-                .unwrap()
-                .is_none(),
+            soon(host.survivor(&claim)).await.unwrap().is_none(),
             "{what}"
         );
         assert!(is_alive(stranger.id()), "{what}");
@@ -273,7 +273,7 @@ async fn what_cannot_be_proved_is_left_alone() {
     // A record that cannot be read says nothing about anybody, and is kept.
     std::fs::write(place.join("launch.json"), "{").unwrap();
     assert!(matches!(
-        host.survivor(&claim, NO_PORT).await,
+        host.survivor(&claim).await,
         Err(ClaimError::Record { .. })
     ));
     assert_eq!(std::fs::read(place.join("launch.json")).unwrap(), b"{");
@@ -292,7 +292,7 @@ async fn the_server_behind_a_launcher_takes_its_place() {
         &format!("echo $$; exec python3 -m http.server --bind 127.0.0.1 {port}"),
     );
     let text = format!("setsid {} & wait", server.display());
-    let mut owner = Owner::start(&place, &text, true);
+    let mut owner = Owner::start_serving(&place, &text, true, Some(port));
     let served: u32 = owner.said().parse().unwrap();
     let launcher = owner.child;
     eventually("a server", || {
@@ -306,7 +306,7 @@ async fn the_server_behind_a_launcher_takes_its_place() {
 
     let host = OsProcessHost::new();
     let claim = host.claim(&place).await.unwrap();
-    let survivor = soon(host.survivor(&claim, port))
+    let survivor = soon(host.survivor(&claim))
         .await
         .unwrap()
         .expect("it serves");

@@ -112,6 +112,7 @@ pub(super) struct Launched {
     task: AbortHandle,
     survives: bool,
     fingerprint: LaunchFingerprint,
+    port: Option<u16>,
 }
 
 impl Launched {
@@ -129,8 +130,8 @@ impl Launched {
         self.shared.finish(None, Some(SIGKILL));
     }
 
-    /// A handle for the current owner, and what it was launched as.
-    pub(super) fn adopt(&self) -> (ScriptedChild, LaunchFingerprint) {
+    /// A handle for the current owner, what it was launched as, and the port that it was to serve.
+    pub(super) fn adopt(&self) -> (ScriptedChild, LaunchFingerprint, Option<u16>) {
         let machine = &self.shared.machine;
         machine.record(Happening::Adopted { pid: self.pid() });
         // Its new owner reads what comes from now on.
@@ -141,7 +142,7 @@ impl Launched {
             task: self.task.clone(),
             owner: machine.owner(),
         };
-        (child, self.fingerprint.clone())
+        (child, self.fingerprint.clone(), self.port)
     }
 }
 
@@ -154,6 +155,7 @@ impl ScriptedChild {
             task: self.task.clone(),
             survives: spec.owner_death == OwnerDeath::ChildSurvives,
             fingerprint: spec.fingerprint(),
+            port: spec.port,
         }
     }
 

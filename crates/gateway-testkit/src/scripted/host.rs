@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gateway_process::ownership::{ClaimStore, OwnershipRecord};
+use gateway_process::ownership::ClaimStore;
 use gateway_process::{
     BlockingWork, ChildExit, Claim, ClaimError, ExitReason, LaunchSpec, ManagedChild, OutputLine,
     PortError, PortOwner, ProcessHost, RunError, RunReport, SpawnError, Survivor,
@@ -36,7 +36,7 @@ impl ScriptedHost {
     }
 }
 
-/// The machine itself remembers what was launched under a claim.
+/// Keeps what has to outlast its owner in the machine.
 struct ClaimInMemory {
     machine: Machine,
     directory: PathBuf,
@@ -48,15 +48,18 @@ impl ClaimStore for ClaimInMemory {
         &self.directory
     }
 
-    fn load(&self) -> Result<Option<OwnershipRecord>, ClaimError> {
-        Ok(None)
+    fn read(&self, name: &str) -> std::io::Result<Option<Vec<u8>>> {
+        Ok(self.machine.kept(&self.directory, name))
     }
 
-    fn save(&self, _record: &OwnershipRecord) -> std::io::Result<()> {
+    fn write(&self, name: &str, content: &[u8]) -> std::io::Result<()> {
+        self.machine
+            .keep(&self.directory, name, Some(content.to_vec()));
         Ok(())
     }
 
-    fn clear(&self) -> std::io::Result<()> {
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.machine.keep(&self.directory, name, None);
         Ok(())
     }
 }
@@ -109,13 +112,14 @@ impl ProcessHost for ScriptedHost {
         }))
     }
 
-    async fn survivor(&self, claim: &Claim, _port: u16) -> Result<Option<Survivor>, ClaimError> {
+    async fn survivor(&self, claim: &Claim) -> Result<Option<Survivor>, ClaimError> {
         let launched = self.machine.launched(claim.directory());
         Ok(launched.map(|launched| {
-            let (child, fingerprint) = launched.adopt();
+            let (child, fingerprint, port) = launched.adopt();
             Survivor {
                 child: Arc::new(child),
                 fingerprint,
+                port,
             }
         }))
     }

@@ -63,6 +63,8 @@ struct World {
     owner: u64,
     /// Which instances are claimed, and by whom.
     claims: BTreeMap<PathBuf, u64>,
+    /// What instances keep, by directory and name.
+    kept: BTreeMap<(PathBuf, String), Vec<u8>>,
     /// The newest launch of each instance.
     launches: BTreeMap<PathBuf, Launched>,
 }
@@ -116,6 +118,7 @@ impl Machine {
             sockets: 0,
             owner: 0,
             claims: BTreeMap::new(),
+            kept: BTreeMap::new(),
             launches: BTreeMap::new(),
         })))
     }
@@ -238,6 +241,20 @@ impl Machine {
         if world.claims.get(directory) == Some(&owner) {
             world.claims.remove(directory);
         }
+    }
+
+    pub(super) fn kept(&self, directory: &Path, name: &str) -> Option<Vec<u8>> {
+        let key = (directory.to_owned(), name.to_owned());
+        self.world().kept.get(&key).cloned()
+    }
+
+    pub(super) fn keep(&self, directory: &Path, name: &str, content: Option<Vec<u8>>) {
+        let key = (directory.to_owned(), name.to_owned());
+        let mut world = self.world();
+        match content {
+            Some(content) => world.kept.insert(key, content),
+            None => world.kept.remove(&key),
+        };
     }
 
     pub(super) fn note_launch(&self, directory: &Path, launched: Launched) {
