@@ -167,6 +167,8 @@ struct Teardown {
 enum Then {
     /// Go by what the user wants.
     Proceed,
+    /// Launch another one in its place.
+    Relaunch,
     /// Take the road of this failure.
     Fail(Failure),
 }

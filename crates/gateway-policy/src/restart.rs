@@ -93,6 +93,12 @@ impl RestartQueue {
         self.newest > self.covered
     }
 
+    /// Whether somebody waits for a fresh process, be the request covered or not.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// A launch context is built now: it covers everything requested so far.
     pub fn cover(&mut self) {
         self.covered = self.newest;

@@ -183,6 +183,7 @@ impl Lifecycle {
         match self.teardown.take().map(|teardown| teardown.then) {
             // A stop would have replaced it.
             Some(Then::Fail(failure)) => self.fail(now, failure),
+            Some(Then::Relaunch) => {}
             _ => {
                 self.begin_anew();
                 for ticket in core::mem::take(&mut self.stops) {

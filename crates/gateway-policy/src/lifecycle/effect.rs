@@ -136,6 +136,8 @@ pub enum EndReason {
     Restart,
     /// It did not become ready in time.
     NotReady,
+    /// It survived an earlier owner and is not what would be launched now.
+    Outdated,
     /// Connecting to it cannot succeed; the cause is in the status.
     Unusable,
     /// It served and does not answer any more.

@@ -128,10 +128,15 @@ impl World {
         let kind = how % 4;
         let bad = some_failure(how);
         let observation = match (&first, kind) {
+            // Nothing of ours lives beside a child of ours.
+            (Effect::Discover { .. }, 0) if how > 128 && self.child.is_none() => {
+                Observation::SurvivorFound { pid: 77 }
+            }
             (Effect::Discover { .. }, 0 | 1) => Observation::PortFree,
             (Effect::Discover { .. }, 2) => Observation::GatewayFound(PortHolder::default()),
             (Effect::Discover { .. }, _) => Observation::ForeignFound(PortHolder::default()),
-            (Effect::Prepare { .. }, 0..=2) => Observation::Prepared,
+            (Effect::Prepare { .. }, 0) => Observation::PreparedAsRunning,
+            (Effect::Prepare { .. }, 1 | 2) => Observation::Prepared,
             (Effect::Prepare { .. }, _) => Observation::PreparationFailed(bad),
             (Effect::Spawn { .. }, 0..=2) => Observation::Spawned {
                 pid: 100 + self.launches,

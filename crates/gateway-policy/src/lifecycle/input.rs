@@ -76,10 +76,18 @@ pub enum Observation {
     GatewayFound(PortHolder),
     /// Discovery: something else holds the port.
     ForeignFound(PortHolder),
+    /// Discovery: a process that an earlier owner of this instance launched still lives, and is in our hands. It keeps the epoch of
+    /// the discovery for its name.
+    SurvivorFound {
+        /// Its process id.
+        pid: u32,
+    },
     /// Discovery could not tell.
     DiscoveryFailed(Failure),
     /// The preparation hooks are done.
     Prepared,
+    /// The preparation hooks are done, and what they lead to is what a survivor was launched as.
+    PreparedAsRunning,
     /// A preparation hook failed.
     PreparationFailed(Failure),
     /// The process exists.

@@ -31,7 +31,18 @@ impl Lifecycle {
             (Step::Discovering(_), Observation::ForeignFound(holder)) => {
                 self.on_foreign_found(now, &holder)
             }
-            (Step::Preparing(_), Observation::Prepared) => self.launch(now),
+            (Step::Discovering(_), Observation::SurvivorFound { pid }) => {
+                self.on_survivor_found(epoch, pid)
+            }
+            (
+                Step::Preparing(_),
+                prepared @ (Observation::Prepared
+                | Observation::PreparedAsRunning
+                | Observation::PreparationFailed(_)),
+            ) if self.child.is_some() => self.on_prepared_beside_survivor(now, prepared),
+            (Step::Preparing(_), Observation::Prepared | Observation::PreparedAsRunning) => {
+                self.launch(now)
+            }
             (Step::Spawning(_), Observation::Spawned { pid }) => {
                 self.child = Some(Child {
                     epoch,
@@ -114,6 +125,10 @@ impl Lifecycle {
             let message = "No gateway listens on the port, and launching one is switched off. Start the gateway, or allow launching.";
             return self.fail(now, Failure::new(FailureClass::NotListening, message));
         }
+        self.prepare();
+    }
+
+    fn prepare(&mut self) {
         self.target = Target::Own;
         // The launch context is built now, from everything that was asked for so far.
         self.restarts.cover();
@@ -123,6 +138,42 @@ impl Lifecycle {
         let epoch = self.epochs.next_epoch();
         self.step = Step::Preparing(epoch);
         self.effects.push_back(Effect::Prepare { epoch });
+    }
+
+    /// It is ours from here on. Whether it may stay is known when it is known what would be launched in its place.
+    fn on_survivor_found(&mut self, epoch: Epoch, pid: u32) {
+        self.fired(Rule::SurvivorFound);
+        self.attached_back_by = None;
+        self.child = Some(Child {
+            epoch,
+            pid,
+            ending: false,
+        });
+        self.prepare();
+    }
+
+    fn on_prepared_beside_survivor(&mut self, now: Time, prepared: Observation) {
+        self.step = Step::Idle;
+        match prepared {
+            // A gateway that serves, perhaps, is worth more than none.
+            Observation::PreparationFailed(failure) => {
+                self.fired(Rule::AdoptForWantOfAnother);
+                self.failure = Some(failure);
+            }
+            // Whoever asked for a restart wants a fresh one.
+            Observation::PreparedAsRunning if !self.restarts.has_waiting() => {
+                self.fired(Rule::Adopt)
+            }
+            _ => {
+                self.fired(Rule::ReplaceSurvivor);
+                return self.begin_teardown(
+                    DisconnectReason::Restart,
+                    EndReason::Outdated,
+                    Then::Relaunch,
+                );
+            }
+        }
+        self.readiness = Some(ReadinessWait::begin(now));
     }
 
     fn on_gateway_found(&mut self, now: Time, holder: &PortHolder) {
@@ -220,6 +271,10 @@ impl Lifecycle {
             asked,
             class: failure.class,
         });
+        if matches!(self.step, Step::Preparing(_)) {
+            // A survivor that dies while its successor is prepared is no loss: the launch goes on.
+            return;
+        }
         match &self.step {
             Step::Terminating | Step::Waiting { .. } => self.step = Step::Idle,
             Step::Connecting(epoch) => {

@@ -61,6 +61,14 @@ pub enum Rule {
         /// How many automatic launches the budget's window holds with this one.
         in_window: u32,
     },
+    /// A process of ours survived an earlier owner; what would be launched now has to tell whether it may stay.
+    SurvivorFound,
+    /// The survivor is what would be launched now, so it stays.
+    Adopt,
+    /// Nothing could be prepared in place of the survivor, so it stays.
+    AdoptForWantOfAnother,
+    /// The survivor is not what would be launched now, or somebody asked for a fresh one.
+    ReplaceSurvivor,
     /// The port is free, and only attaching is allowed.
     NothingToAttachTo,
     /// The port is free, and the gateway that was attached to had announced to be back.
@@ -246,6 +254,10 @@ impl Rule {
             Self::LookAtPort { .. } => "look-at-port",
             Self::PrepareLaunch { .. } => "prepare-launch",
             Self::Launch { .. } => "launch",
+            Self::SurvivorFound => "survivor-found",
+            Self::Adopt => "adopt",
+            Self::AdoptForWantOfAnother => "adopt-for-want-of-another",
+            Self::ReplaceSurvivor => "replace-survivor",
             Self::NothingToAttachTo => "nothing-to-attach-to",
             Self::WaitForAttached { .. } => "wait-for-attached",
             Self::Attach => "attach",
@@ -387,6 +399,10 @@ impl core::fmt::Display for Rule {
             | Self::StopWanted
             | Self::NothingToReload
             | Self::UserTakesOver
+            | Self::SurvivorFound
+            | Self::Adopt
+            | Self::AdoptForWantOfAnother
+            | Self::ReplaceSurvivor
             | Self::NothingToAttachTo
             | Self::Attach
             | Self::PortHeldByStranger

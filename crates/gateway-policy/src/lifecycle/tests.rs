@@ -83,6 +83,146 @@ fn a_start_goes_through_its_phases() {
 }
 
 #[test]
+fn a_survivor_that_is_what_would_be_launched_stays() {
+    let mut world = World::new(config());
+    let start = world.start();
+    world.survivor_found();
+    assert_eq!(
+        (world.status().phase, world.status().pid),
+        (Phase::Preparing, Some(77)),
+        "it is ours as soon as it is found"
+    );
+    world.prepared_as_running();
+    assert_eq!(world.status().phase, Phase::Listening);
+    world.connected();
+    assert_eq!(world.outcome(start), Some(&TicketOutcome::Running));
+    assert_eq!((world.launches, world.status().attempts), (0, 0));
+    assert!(!world.status().attached, "it is our own");
+    assert!(world.rules.contains(&Rule::Adopt));
+    // From here on it is a child like any other: a crash is recovered from, and the launch is paid for.
+    world.exits(temporary());
+    world.disconnected();
+    world.pass(seconds(5));
+    world.launch();
+    assert_eq!(world.status().phase, Phase::Ready);
+    assert_eq!((world.launches, world.machine.ledger().attempts()), (1, 1));
+}
+
+#[test]
+fn a_survivor_that_is_out_of_date_is_replaced() {
+    // How the start was asked for, and whether what is prepared is what runs.
+    let table: [(fn(&mut World) -> Ticket, bool); 3] = [
+        (World::start, false),
+        (World::restart, false),
+        // Whoever asks for a restart wants a fresh one.
+        (World::restart, true),
+    ];
+    for (ask, as_running) in table {
+        let mut world = World::new(config());
+        let ticket = ask(&mut world);
+        world.survivor_found();
+        if as_running {
+            world.prepared_as_running();
+        } else {
+            world.prepared();
+        }
+        assert!(world.rules.contains(&Rule::ReplaceSurvivor));
+        let Some(Effect::Terminate { reason, .. }) = world.open.last() else {
+            panic!("not ended: {:?}", world.open);
+        };
+        assert_eq!(*reason, EndReason::Outdated);
+        assert_eq!(
+            (world.status().state, world.status().phase),
+            (GatewayState::Starting, Phase::Draining)
+        );
+        world.terminated();
+        world.launch();
+        assert_eq!(world.outcome(ticket), Some(&TicketOutcome::Running));
+        assert_eq!(
+            (world.launches, world.machine.ledger().attempts()),
+            (1, 0),
+            "replacing is no attempt"
+        );
+    }
+}
+
+/// A gateway that lives is worth more than a launch that cannot be prepared.
+#[test]
+fn a_survivor_stays_when_nothing_can_be_prepared_in_its_place() {
+    let mut world = World::new(config());
+    world.start();
+    world.survivor_found();
+    world.answer(
+        |effect| matches!(effect, Effect::Prepare { .. }),
+        Observation::PreparationFailed(failure(FailureClass::InvalidSettings)),
+    );
+    let shown = world.status().failure.map(|failure| failure.class);
+    assert_eq!(shown, Some(FailureClass::InvalidSettings));
+    world.connected();
+    assert_eq!(world.status().phase, Phase::Ready);
+    assert!(world.rules.contains(&Rule::AdoptForWantOfAnother));
+    assert_eq!(world.launches, 0);
+}
+
+#[test]
+fn a_survivor_that_dies_meanwhile_is_no_loss() {
+    for as_running in [true, false] {
+        let mut world = World::new(config());
+        world.start();
+        world.survivor_found();
+        world.exits(temporary());
+        assert_eq!(world.status().phase, Phase::Preparing);
+        if as_running {
+            world.prepared_as_running();
+        } else {
+            world.prepared();
+        }
+        world.spawned();
+        world.connected();
+        assert_eq!((world.launches, world.status().attempts), (1, 0));
+    }
+}
+
+#[test]
+fn a_survivor_is_stopped_like_any_child() {
+    let mut world = World::new(config());
+    let start = world.start();
+    world.survivor_found();
+    let stop = world.stop();
+    assert_eq!(world.outcome(start), Some(&TicketOutcome::Superseded));
+    assert_eq!(world.outcome(stop), None, "it still lives");
+    world.terminated();
+    assert_eq!(world.outcome(stop), Some(&TicketOutcome::Stopped));
+    assert_eq!(world.status(), GatewayStatus::default());
+}
+
+/// An attached gateway that announced to be back is no reason to wait when one of our own lives.
+#[test]
+fn a_survivor_comes_before_a_gateway_that_is_waited_for() {
+    let mut world = World::new(LifecycleConfig {
+        attach: AttachMode::IfPresent,
+        ..config()
+    });
+    world.start();
+    world.gateway_found();
+    world.connected();
+    world.socket_lost(ShutdownNotice::Restart {
+        expected: seconds(2),
+    });
+    world.pass(seconds(2));
+    world.survivor_found();
+    assert_eq!(world.status().phase, Phase::Preparing);
+    world.prepared_as_running();
+    assert_eq!(world.status().phase, Phase::Listening);
+    // Gone again, nobody is waited for any more.
+    world.exits(temporary());
+    world.be_kind();
+    world.pass(seconds(5));
+    world.port_free();
+    assert_eq!(world.status().phase, Phase::Preparing);
+}
+
+#[test]
 fn a_start_while_running_or_starting_joins() {
     let mut world = World::new(config());
     let first = world.start();

@@ -267,7 +267,10 @@ impl World {
         let effect = self.open.remove(at);
         let epoch = epoch_of(&effect).expect("an effect with an answer");
         match (&effect, &observation) {
-            (Effect::Spawn { .. }, Observation::Spawned { .. }) => self.child = Some(epoch),
+            (Effect::Spawn { .. }, Observation::Spawned { .. })
+            | (Effect::Discover { .. }, Observation::SurvivorFound { .. }) => {
+                self.child = Some(epoch)
+            }
             (Effect::Connect { .. }, Observation::Connected(_)) => self.connection = Some(epoch),
             (Effect::Disconnect { .. }, _) => self.connection = None,
             (Effect::Terminate { .. }, Observation::Exited(_)) => self.child = None,
@@ -282,6 +285,20 @@ impl World {
         self.answer(
             |effect| matches!(effect, Effect::Discover { .. }),
             Observation::PortFree,
+        );
+    }
+
+    pub(super) fn survivor_found(&mut self) {
+        self.answer(
+            |effect| matches!(effect, Effect::Discover { .. }),
+            Observation::SurvivorFound { pid: 77 },
+        );
+    }
+
+    pub(super) fn prepared_as_running(&mut self) {
+        self.answer(
+            |effect| matches!(effect, Effect::Prepare { .. }),
+            Observation::PreparedAsRunning,
         );
     }
 

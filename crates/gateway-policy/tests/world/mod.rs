@@ -50,6 +50,10 @@ pub(crate) enum Reply {
     /// Somebody holds the port.
     GatewayThere,
     StrangerThere,
+    /// A process of ours is there from before.
+    SurvivorThere,
+    /// What is prepared is what the survivor was launched as.
+    AsRunning,
     /// Nobody holds the port, where somebody should.
     NobodyThere,
     /// The connection is silent, the request is not answered, the second connection is accepted and stalls, this long already.
@@ -345,7 +349,12 @@ impl World {
             (Asked::Discover, Reply::Good) if self.attach == AttachMode::Only => {
                 Observation::GatewayFound(PortHolder::default())
             }
+            (Asked::Discover, Reply::SurvivorThere) => {
+                self.child = Some(epoch);
+                Observation::SurvivorFound { pid: 7 }
+            }
             (Asked::Discover, _) => Observation::PortFree,
+            (Asked::Prepare, Reply::AsRunning) => Observation::PreparedAsRunning,
             (Asked::Prepare, _) if good => Observation::Prepared,
             (Asked::Prepare, _) => Observation::PreparationFailed(bad),
             (Asked::Spawn, _) if good => {
@@ -467,12 +476,20 @@ pub(crate) fn bad_replies(asked: Asked, attach: AttachMode) -> Vec<Reply> {
     match asked {
         Asked::Disconnect => vec![],
         Asked::Discover if attach == AttachMode::Never => {
-            vec![Reply::StrangerThere, Reply::Bad(FailureClass::Temporary)]
+            vec![
+                Reply::StrangerThere,
+                Reply::SurvivorThere,
+                Reply::Bad(FailureClass::Temporary),
+            ]
         }
         Asked::Discover if attach == AttachMode::Only => {
             vec![Reply::StrangerThere, Reply::NobodyThere]
         }
-        Asked::Discover => vec![Reply::StrangerThere, Reply::GatewayThere],
+        Asked::Discover => vec![
+            Reply::StrangerThere,
+            Reply::GatewayThere,
+            Reply::SurvivorThere,
+        ],
         Asked::Connect => HANDSHAKES.map(Reply::Bad).to_vec(),
         Asked::Look | Asked::Verify => vec![Reply::Silent(70)],
         Asked::Knock => vec![Reply::Silent(80), Reply::Silent(200), Reply::Refused],
@@ -504,6 +521,9 @@ impl Bounds {
         let faulty = world.faults_left > 0;
         for (at, (_, asked)) in world.open.iter().enumerate() {
             acts.push(Act::Answer(at, Reply::Good));
+            if *asked == Asked::Prepare && world.child.is_some() {
+                acts.push(Act::Answer(at, Reply::AsRunning));
+            }
             if faulty {
                 let bad = bad_replies(*asked, self.attach);
                 acts.extend(bad.into_iter().map(|reply| Act::Answer(at, reply)));
@@ -537,7 +557,7 @@ impl World {
                 world.command(verb);
             }
             Act::Answer(at, reply) => {
-                world.faults_left -= u8::from(reply != Reply::Good);
+                world.faults_left -= u8::from(!matches!(reply, Reply::Good | Reply::AsRunning));
                 world.answer(at, reply);
             }
             Act::Crash(class) => {
