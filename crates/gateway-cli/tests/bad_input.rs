@@ -282,7 +282,7 @@ fn two_gateways_on_one_state_directory() {
     first.event("ready");
     world
         .finish(["up", "--embedded", "--state-dir", as_str(&state_dir)])
-        .assert_error(75, &["owns gateway-lifecycle", "--state-dir"]);
+        .assert_error(75, &["is managed by another process", "--state-dir"]);
     first.interrupt_and_finish().assert_code(0);
     world.assert_nothing_is_left();
 }

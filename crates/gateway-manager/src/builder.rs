@@ -9,7 +9,7 @@ use gateway_client::{Transport, WebSocketTransport};
 use gateway_policy::lifecycle::{AttachMode, LifecycleConfig};
 use gateway_policy::status::DEFAULT_PORT;
 use gateway_process::terminate::{DEFAULT_ASK_FOR, DEFAULT_REAP_WITHIN};
-use gateway_process::{Environment, OpenClaw, OsProcessHost, ProcessHost};
+use gateway_process::{Environment, OpenClaw, OsProcessHost, OwnerDeath, ProcessHost};
 use gateway_protocol::handshake::{ClientInfo, scope};
 use secrecy::SecretString;
 
@@ -45,10 +45,14 @@ pub(crate) struct Settings {
     pub(crate) openclaw: Option<OpenClaw>,
     pub(crate) port: PortChoice,
     pub(crate) token: Option<SecretString>,
+    /// Nobody chose the token; when one is kept for the instance, that one counts.
+    pub(crate) token_is_random: bool,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) home: Option<PathBuf>,
     pub(crate) extra_args: Vec<OsString>,
     pub(crate) environment: Option<Environment>,
+    pub(crate) instance_dir: Option<PathBuf>,
+    pub(crate) owner_death: OwnerDeath,
     pub(crate) identity_file: Option<PathBuf>,
     pub(crate) client: Option<ClientInfo>,
     pub(crate) scopes: Vec<String>,
@@ -71,10 +75,13 @@ impl Default for GatewayManagerBuilder {
                 openclaw: None,
                 port: PortChoice::default(),
                 token: None,
+                token_is_random: false,
                 state_dir: None,
                 home: None,
                 extra_args: Vec::new(),
                 environment: None,
+                instance_dir: None,
+                owner_death: OwnerDeath::default(),
                 identity_file: None,
                 client: None,
                 scopes: scope::ALL.map(str::to_owned).to_vec(),
@@ -135,6 +142,22 @@ impl GatewayManagerBuilder {
     /// ([`Environment::from_parent`], taken at each launch).
     pub fn environment(mut self, environment: Environment) -> Self {
         self.settings.environment = Some(environment);
+        self
+    }
+
+    /// Where this manager writes down what it has launched, so that the next one knows what is left of it when this one is killed. One
+    /// directory for each gateway; a second manager for the same one is refused, or attaches. Default: `gateway-manager` in the
+    /// gateway's state directory.
+    pub fn instance_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.settings.instance_dir = Some(directory.into());
+        self
+    }
+
+    /// What becomes of the gateway when this process is killed. Default: it is killed as well. When it is to survive, the next manager of the
+    /// same instance takes it over without a restart, provided that it would launch the same; and a token that nobody chose is kept
+    /// in the instance's directory.
+    pub fn owner_death(mut self, owner_death: OwnerDeath) -> Self {
+        self.settings.owner_death = owner_death;
         self
     }
 
@@ -242,6 +265,7 @@ impl GatewayManagerBuilder {
         settings.lifecycle.validate()?;
         if settings.token.is_none() && attach != AttachMode::Only {
             settings.token = Some(random_token()?);
+            settings.token_is_random = true;
         }
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
         Ok(GatewayManager::spawn(settings, &runtime))

@@ -7,7 +7,7 @@ use gateway_policy::failure::{ExitEvidence, HandshakeEvidence, classify_exit, cl
 use gateway_policy::lifecycle::{ConnectionLoss, ShutdownNotice};
 use gateway_policy::{Failure, FailureClass};
 use gateway_process::{
-    ChildExit, PortError, RepairError, RepairOutcome, SpawnError, TerminateError,
+    ChildExit, ClaimError, PortError, RepairError, RepairOutcome, SpawnError, TerminateError,
 };
 
 /// How many of the last lines on stderr are worth repeating in a message.
@@ -134,8 +134,18 @@ pub(crate) fn of_spawn(error: &SpawnError) -> Failure {
     let class = match error {
         SpawnError::ProgramNotFound { .. }
         | SpawnError::NotExecutable { .. }
-        | SpawnError::WorkingDirectory { .. } => FailureClass::InvalidSettings,
+        | SpawnError::WorkingDirectory { .. }
+        | SpawnError::CannotSurvive { .. } => FailureClass::InvalidSettings,
         _ => FailureClass::Temporary,
+    };
+    Failure::new(class, sentence(error))
+}
+
+/// The instance cannot be claimed, or what is written down about it cannot be read.
+pub(crate) fn of_claim(error: &ClaimError) -> Failure {
+    let class = match error {
+        ClaimError::Held { .. } => FailureClass::LockHeld,
+        _ => FailureClass::InvalidSettings,
     };
     Failure::new(class, sentence(error))
 }

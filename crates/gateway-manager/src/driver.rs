@@ -13,7 +13,10 @@ use gateway_client::{Connection, DeviceIdentity, Disconnected, Endpoint};
 use gateway_policy::liveness::{HandshakeSign, ProcessSample, RequestSign};
 use gateway_policy::status::{GatewayStatus, SessionFacts, Ticket, TicketOutcome};
 use gateway_policy::{Epoch, Failure, Input, Lifecycle, Observation, Phase, Time, Trigger};
-use gateway_process::{ChildExit, ManagedChild, Redactor, RepairError, RepairOutcome};
+use gateway_process::{
+    ChildExit, Claim, LaunchFingerprint, ManagedChild, Redactor, RepairError, RepairOutcome,
+    Survivor,
+};
 use secrecy::SecretString;
 use tokio::sync::{OnceCell, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -57,6 +60,7 @@ pub(crate) struct Outputs {
 /// What a task reports: an observation, or something that has to be kept before it becomes one.
 pub(super) enum Report {
     Observed(Epoch, Observation),
+    Discovered(Epoch, Box<Discovered>),
     Prepared(Epoch, Box<LaunchRecord>),
     /// With what removes the secrets of its environment from whatever it prints.
     Spawned(Epoch, Arc<dyn ManagedChild>, Arc<Redactor>),
@@ -68,6 +72,17 @@ pub(super) enum Report {
     Repaired(Epoch, Box<Result<RepairOutcome, RepairError>>),
 }
 
+/// What a look at the instance and at its port has shown.
+pub(super) struct Discovered {
+    pub(super) observation: Observation,
+    /// The right to run the instance, once we have it.
+    pub(super) claim: Option<Claim>,
+    /// The token that is kept for the instance.
+    pub(super) token: Option<SecretString>,
+    /// What an earlier owner has left us.
+    pub(super) survivor: Option<Survivor>,
+}
+
 /// The child in use and the tasks that watch it.
 struct ChildInUse {
     epoch: Epoch,
@@ -75,6 +90,8 @@ struct ChildInUse {
     /// Removes the secrets of its environment from what it prints: the token, and whatever a hook or this program's own environment
     /// gave it.
     redactor: Arc<Redactor>,
+    /// What it was launched as, where an earlier owner did that.
+    launched_as: Option<LaunchFingerprint>,
     /// Whether there was a session with it.
     served: bool,
     _watchers: Vec<AbortOnDropHandle<()>>,
@@ -123,6 +140,8 @@ pub(crate) struct Driver {
     tickets: HashMap<Ticket, oneshot::Sender<TicketOutcome>>,
     last_ticket: u64,
     in_flight: HashMap<(Epoch, Work), AbortOnDropHandle<()>>,
+    /// The right to run the instance; given back when the gateway is stopped.
+    claim: Option<Claim>,
     /// The newest launch; its token is used for every connection to the process that came of it.
     launch: Option<LaunchRecord>,
     child: Option<ChildInUse>,
@@ -155,6 +174,7 @@ impl Driver {
             tickets: HashMap::new(),
             last_ticket: 0,
             in_flight: HashMap::new(),
+            claim: None,
             launch: None,
             child: None,
             connection: None,
@@ -252,11 +272,22 @@ impl Driver {
                 }
                 self.observe(epoch, observation);
             }
+            Report::Discovered(epoch, discovered) => self.on_discovered(epoch, *discovered),
             Report::Prepared(epoch, record) => {
+                let survivor = self.child.as_ref();
+                let runs = survivor.and_then(|child| child.launched_as.as_ref());
+                let as_running = runs.is_some_and(|runs| *runs == self.spec(&record).fingerprint());
                 if self.machine.expects(epoch) {
                     self.launch = Some(*record);
                 }
-                self.observe(epoch, Observation::Prepared);
+                self.observe(
+                    epoch,
+                    if as_running {
+                        Observation::PreparedAsRunning
+                    } else {
+                        Observation::Prepared
+                    },
+                );
             }
             Report::Spawned(epoch, handle, redactor) => {
                 let pid = handle.pid();
@@ -315,6 +346,40 @@ impl Driver {
                 self.observe(epoch, observation);
             }
         }
+    }
+
+    fn on_discovered(&mut self, epoch: Epoch, discovered: Discovered) {
+        let expected = self.machine.expects(epoch);
+        if expected {
+            self.claim = self.claim.take().or(discovered.claim);
+            if let Some(token) = discovered.token {
+                self.settings.token = Some(token);
+            }
+        }
+        if let Some(Survivor {
+            child,
+            fingerprint,
+            port,
+        }) = discovered.survivor
+        {
+            if expected {
+                tracing::info!(
+                    pid = child.pid(),
+                    "took over the gateway of an earlier manager"
+                );
+                if self.settings.port == PortChoice::Free && port.is_some() {
+                    self.outputs.port.send_replace(port);
+                }
+                let redactor = Arc::new(self.base_launch().gateway_environment().redactor());
+                let mut child = self.watch_child(epoch, child, redactor);
+                child.launched_as = Some(fingerprint);
+                self.child = Some(child);
+            } else {
+                // A stop came in between. It is in our hands all the same, and nobody else will end it.
+                self.end_unwanted(epoch, child);
+            }
+        }
+        self.observe(epoch, discovered.observation);
     }
 
     fn on_exited(&mut self, epoch: Epoch, exit: ChildExit) {

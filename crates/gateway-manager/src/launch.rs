@@ -1,12 +1,14 @@
 //! Building the record of one launch: everything the process, the doctor and every connection to it have in common.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_policy::{Failure, FailureClass};
 use gateway_process::state_dir::ensure_writable_dir;
-use gateway_process::{GatewayLaunch, LaunchSpec, OpenClaw};
+use gateway_process::{BlockingWork, GatewayLaunch, LaunchSpec, OpenClaw, ProcessHost};
 use secrecy::SecretString;
+use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::events::{EventBus, GatewayEvent};
@@ -42,6 +44,7 @@ pub(crate) async fn prepare(
     mut launch: GatewayLaunch,
     hooks: Arc<[Arc<dyn PreparationHook>]>,
     bus: EventBus,
+    host: &dyn ProcessHost,
 ) -> Result<LaunchRecord, Failure> {
     let invalid = |message: String| Failure::new(FailureClass::InvalidSettings, message);
     let Some(openclaw) = openclaw else {
@@ -71,30 +74,51 @@ pub(crate) async fn prepare(
         bus.publish(GatewayEvent::Warning { message });
     }
     if let Some(state_dir) = launch.resolved_state_dir() {
-        // A few system calls on a local path; they may still block on a network mount.
-        let shown = state_dir.display().to_string();
-        let checking = tokio::task::spawn_blocking(move || ensure_writable_dir(state_dir));
-        match tokio::time::timeout(STATE_DIR_DEADLINE, checking).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => return Err(invalid(error.to_string())),
-            Err(_) => {
-                return Err(Failure::new(
-                    FailureClass::Temporary,
-                    format!(
-                        "The state directory {shown} did not answer within {} s; check the disk or mount that it is on.",
-                        STATE_DIR_DEADLINE.as_secs()
-                    ),
-                ));
-            }
-            Ok(Err(error)) => {
-                return Err(Failure::new(
-                    FailureClass::Unknown,
-                    format!("The state directory could not be checked: {error}"),
-                ));
-            }
-        }
+        check_state_dir(host, state_dir).await?;
     }
     Ok(LaunchRecord { openclaw, launch })
+}
+
+/// Makes sure that the state directory is there and takes files; a gateway would only fail on it later and less clearly.
+pub(crate) async fn check_state_dir(
+    host: &dyn ProcessHost,
+    state_dir: PathBuf,
+) -> Result<(), Failure> {
+    // A few system calls on a local path; they may still block on a network mount.
+    let shown = state_dir.display().to_string();
+    let checking = blocking(host, move || ensure_writable_dir(state_dir));
+    match tokio::time::timeout(STATE_DIR_DEADLINE, checking).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Failure::new(
+            FailureClass::InvalidSettings,
+            error.to_string(),
+        )),
+        Err(_) => Err(Failure::new(
+            FailureClass::Temporary,
+            format!(
+                "The state directory {shown} did not answer within {} s; check the disk or mount that it is on.",
+                STATE_DIR_DEADLINE.as_secs()
+            ),
+        )),
+    }
+}
+
+/// Does work that may block its thread, where the host has it done.
+pub(crate) async fn blocking<T: Send + 'static>(
+    host: &dyn ProcessHost,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (report, reported) = oneshot::channel();
+    let work = BlockingWork::new(move || {
+        // Whoever asked may have stopped waiting.
+        let _ = report.send(work());
+    });
+    host.do_blocking(work).await;
+    match reported.await {
+        Ok(result) => result,
+        // A host that drops the work instead of doing it ends here, and so does a runtime that shuts down.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// Runs one hook on a copy of the launch; what a hook that failed had changed is gone with the copy.
@@ -122,7 +146,7 @@ mod tests {
     use std::ffi::OsStr;
 
     use async_trait::async_trait;
-    use gateway_process::Environment;
+    use gateway_process::{Environment, OsProcessHost};
     use secrecy::ExposeSecret as _;
 
     use super::*;
@@ -160,7 +184,14 @@ mod tests {
                 args: Vec::new(),
             };
             let hooks: Arc<[Arc<dyn PreparationHook>]> = Arc::new([Arc::new(OtherToken(other))]);
-            let record = prepare(Some(openclaw), launch, hooks, EventBus::new(1)).await;
+            let record = prepare(
+                Some(openclaw),
+                launch,
+                hooks,
+                EventBus::new(1),
+                &OsProcessHost::new(),
+            )
+            .await;
             let record = record.unwrap();
             let token = record.token().unwrap();
             assert_eq!(token.expose_secret(), "of-the-launch");

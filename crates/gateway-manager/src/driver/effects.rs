@@ -1,5 +1,6 @@
 //! How each effect is performed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +10,15 @@ use gateway_client::{
     probe_challenge,
 };
 use gateway_policy::lifecycle::{
-    ConnectPlan, CredentialChoice, DisconnectReason, EndReason, Look, PortHolder, Progress,
+    AttachMode, ConnectPlan, CredentialChoice, DisconnectReason, EndReason, Look, PortHolder,
+    Progress,
 };
 use gateway_policy::liveness::{Activity, HandshakeSign, RequestSign};
-use gateway_policy::{Effect, Epoch, Failure, FailureClass, Observation};
+use gateway_policy::{Effect, Epoch, Failure, FailureClass, Observation, Phase};
 use gateway_process::ports::{check_port_free, reserve_free_port};
 use gateway_process::{
-    ConfigRepair, GatewayLaunch, ManagedChild, OutputEvent, PortOwner, ProcessHost, Redactor,
-    TerminateError, Termination, TerminationReason,
+    Claim, ClaimError, ConfigRepair, GatewayLaunch, LaunchSpec, ManagedChild, OutputEvent,
+    OwnerDeath, PortOwner, ProcessHost, Redactor, TerminateError, Termination, TerminationReason,
 };
 use gateway_protocol::close::CloseCode;
 use gateway_protocol::handshake::ProtocolRange;
@@ -25,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{ChildInUse, ConnectionInUse, Driver, Reading, Report, Work};
+use super::{ChildInUse, ConnectionInUse, Discovered, Driver, Reading, Report, Work};
 use crate::builder::PortChoice;
 use crate::causes;
 use crate::events::{EventBus, GatewayEvent, event_of};
@@ -39,6 +41,9 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// A configuration file is a few KiB; a larger one is not worth reading for a hint.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
+
+/// Where a manager keeps what has to outlast it, within the gateway's state directory.
+const INSTANCE_DIR: &str = "gateway-manager";
 
 /// What the loop can answer itself, without a task.
 type Immediate = Option<(Epoch, Observation)>;
@@ -62,6 +67,9 @@ impl Driver {
             Effect::Repair { epoch } => return self.repair(epoch),
             Effect::PublishStatus(status) => {
                 tracing::debug!(state = %status.state, phase = %status.phase, "gateway status");
+                if status.phase == Phase::Stopped {
+                    self.claim = None;
+                }
                 self.outputs.status.send_replace(status.clone());
                 self.outputs.bus.publish(GatewayEvent::Status(status));
             }
@@ -98,38 +106,62 @@ impl Driver {
     }
 
     fn discover(&mut self, epoch: Epoch) -> Immediate {
-        if self.settings.port == PortChoice::Free {
-            let current = *self.outputs.port.borrow();
-            let port = match current {
-                Some(port) if check_port_free(port).is_ok() => Ok(port),
-                _ => reserve_free_port(),
-            };
-            return Some((
-                epoch,
+        let look = Discovery {
+            host: self.settings.host.clone(),
+            transport: self.settings.transport.clone(),
+            endpoint: match self.settings.port {
+                PortChoice::Fixed(_) => Some(self.endpoint()?),
+                PortChoice::Free => None,
+            },
+            claim: self.claim.clone(),
+            instance_dir: self.instance_dir(),
+            state_dir: self.base_launch().resolved_state_dir(),
+            token: self
+                .settings
+                .token
+                .clone()
+                .filter(|_| self.settings.token_is_random)
+                .filter(|_| self.settings.owner_death == OwnerDeath::ChildSurvives),
+        };
+        let free_port = match self.settings.port {
+            PortChoice::Fixed(_) => None,
+            PortChoice::Free => {
+                let current = *self.outputs.port.borrow();
+                let port = match current {
+                    Some(port) if check_port_free(port).is_ok() => Ok(port),
+                    _ => reserve_free_port(),
+                };
                 match port {
                     Ok(port) => {
                         self.outputs.port.send_replace(Some(port));
-                        Observation::PortFree
+                        None
                     }
-                    Err(error) => Observation::DiscoveryFailed(Failure::new(
-                        FailureClass::Temporary,
-                        error.to_string(),
-                    )),
-                },
-            ));
+                    Err(error) => Some(Failure::new(FailureClass::Temporary, error.to_string())),
+                }
+            }
+        };
+        if let Some(failure) = free_port {
+            return Some((epoch, Observation::DiscoveryFailed(failure)));
         }
-        let endpoint = self.endpoint()?;
-        let (host, transport) = (self.settings.host.clone(), self.settings.transport.clone());
         self.begin(epoch, Work::Answer, async move {
-            Report::Observed(
-                epoch,
-                discover(host.as_ref(), transport.as_ref(), &endpoint).await,
-            )
+            Report::Discovered(epoch, Box::new(look.discover().await))
         });
         None
     }
 
-    fn prepare(&mut self, epoch: Epoch) {
+    /// The directory of the instance; `None` when nothing is ever launched, or when the state directory cannot be told.
+    fn instance_dir(&self) -> Option<PathBuf> {
+        if self.settings.lifecycle.attach == AttachMode::Only {
+            return None;
+        }
+        self.settings.instance_dir.clone().or_else(|| {
+            let state_dir = self.base_launch().resolved_state_dir()?;
+            Some(state_dir.join(INSTANCE_DIR))
+        })
+    }
+
+    /// The launch as the settings have it, before any hook.
+    pub(super) fn base_launch(&self) -> GatewayLaunch {
         let mut launch = GatewayLaunch::new(self.outputs.port.borrow().unwrap_or_default());
         launch.token = self.settings.token.clone();
         launch.state_dir = self.settings.state_dir.clone();
@@ -138,13 +170,28 @@ impl Driver {
         if let Some(environment) = &self.settings.environment {
             launch.environment = environment.clone();
         }
+        launch
+    }
+
+    /// What is started for a launch.
+    pub(super) fn spec(&self, record: &LaunchRecord) -> LaunchSpec {
+        let spec = record.spec().owner_death(self.settings.owner_death);
+        match &self.claim {
+            Some(claim) => spec.claimed(claim.clone()),
+            None => spec,
+        }
+    }
+
+    fn prepare(&mut self, epoch: Epoch) {
+        let launch = self.base_launch();
         let (openclaw, hooks, bus) = (
             self.settings.openclaw.clone(),
             self.hooks.clone(),
             self.outputs.bus.clone(),
         );
+        let host = self.settings.host.clone();
         self.begin(epoch, Work::Answer, async move {
-            match launch::prepare(openclaw, launch, hooks, bus).await {
+            match launch::prepare(openclaw, launch, hooks, bus, host.as_ref()).await {
                 Ok(record) => Report::Prepared(epoch, Box::new(record)),
                 Err(failure) => Report::Observed(epoch, Observation::PreparationFailed(failure)),
             }
@@ -155,7 +202,7 @@ impl Driver {
         let Some(record) = &self.launch else {
             return Some((epoch, Observation::SpawnFailed(no_launch())));
         };
-        let spec = record.spec();
+        let spec = self.spec(record);
         tracing::info!("launching {spec}");
         self.outputs.launched.send_replace(Some(spec.to_string()));
         let host = self.settings.host.clone();
@@ -189,6 +236,7 @@ impl Driver {
             epoch,
             handle,
             redactor,
+            launched_as: None,
             served: false,
             _watchers: watchers,
         }
@@ -248,6 +296,7 @@ impl Driver {
             .clone()
             .map(|path| (path, self.identity.clone()));
         let bus = self.outputs.bus.clone();
+        let host = self.settings.host.clone();
         self.begin(epoch, Work::Answer, async move {
             if let Some((path, cell)) = identity {
                 match cell.get_or_try_init(|| load_identity(path)).await {
@@ -270,7 +319,7 @@ impl Driver {
             match opened {
                 Ok(connection) => Report::Connected(epoch, connection),
                 Err(error) => {
-                    let failure = explain_refusal(&error, config).await;
+                    let failure = explain_refusal(host.as_ref(), &error, config).await;
                     Report::Observed(epoch, Observation::ConnectFailed(failure))
                 }
             }
@@ -284,7 +333,11 @@ impl Driver {
         if attached {
             self.settings.token.clone()
         } else {
-            self.launch.as_ref().and_then(LaunchRecord::token)
+            match &self.launch {
+                Some(record) => record.token(),
+                // A survivor in whose place nothing could be prepared.
+                None => self.settings.token.clone(),
+            }
         }
     }
 
@@ -438,6 +491,9 @@ impl Driver {
             EndReason::UserStop => TerminationReason::UserStop,
             EndReason::Restart => TerminationReason::Restart,
             EndReason::NotReady => TerminationReason::NotReady,
+            EndReason::Outdated => TerminationReason::Other(
+                "it was launched by an earlier manager with other settings".to_owned(),
+            ),
             EndReason::Unusable => TerminationReason::Other("it cannot be connected to".to_owned()),
             EndReason::Wedged => TerminationReason::Other("it does not answer any more".to_owned()),
         };
@@ -460,6 +516,19 @@ impl Driver {
                     Observation::TerminationFailed(causes::of_termination(&error)),
                 )),
             }
+        });
+    }
+
+    /// Ends a child that arrived when nobody wanted it any more.
+    pub(super) fn end_unwanted(&mut self, epoch: Epoch, child: Arc<dyn ManagedChild>) {
+        let request = Termination::new(TerminationReason::Superseded)
+            .ask_for(self.settings.ask_for)
+            .reap_within(self.settings.reap_within);
+        self.begin(epoch, Work::Terminate, async move {
+            if let Err(error) = child.terminate(request).await {
+                tracing::warn!("{error}");
+            }
+            None
         });
     }
 
@@ -488,6 +557,85 @@ fn no_launch() -> Failure {
         FailureClass::InvalidSettings,
         "There is no launch to work with; start the gateway again.",
     )
+}
+
+/// What a look at the instance and at its port needs.
+struct Discovery {
+    host: Arc<dyn ProcessHost>,
+    transport: Arc<dyn Transport>,
+    /// Where a gateway may be; `None` when a port was chosen that is free.
+    endpoint: Option<Endpoint>,
+    claim: Option<Claim>,
+    instance_dir: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    /// What becomes the token of the instance when it has none yet; `None` when a token was chosen or need not outlast us.
+    token: Option<SecretString>,
+}
+
+impl Discovery {
+    async fn discover(self) -> Discovered {
+        match self.take_over().await {
+            Ok(discovered) => discovered,
+            // Nothing may be launched, but what is there may be attached to.
+            Err(failure) => Discovered {
+                observation: match self.port().await {
+                    Observation::PortFree => Observation::DiscoveryFailed(failure),
+                    found => found,
+                },
+                claim: None,
+                token: None,
+                survivor: None,
+            },
+        }
+    }
+
+    async fn claim(&self) -> Result<Option<Claim>, Failure> {
+        let Some(directory) = self.instance_dir.as_ref().filter(|_| self.claim.is_none()) else {
+            return Ok(self.claim.clone());
+        };
+        if let Some(state_dir) = &self.state_dir {
+            launch::check_state_dir(self.host.as_ref(), state_dir.clone()).await?;
+        }
+        let claim = self.host.claim(directory).await;
+        claim.map(Some).map_err(|error| causes::of_claim(&error))
+    }
+
+    async fn take_over(&self) -> Result<Discovered, Failure> {
+        let failed = |error: ClaimError| causes::of_claim(&error);
+        let claim = self.claim().await?;
+        let (mut token, mut survivor) = (None, None);
+        if let Some(claim) = &claim {
+            if let Some(fresh) = self.token.clone() {
+                let claim = claim.clone();
+                let kept = move || claim.kept_token(|| fresh);
+                token = Some(
+                    launch::blocking(self.host.as_ref(), kept)
+                        .await
+                        .map_err(failed)?,
+                );
+            }
+            survivor = self.host.survivor(claim).await.map_err(failed)?;
+        }
+        let observation = match &survivor {
+            Some(survivor) => Observation::SurvivorFound {
+                pid: survivor.child.pid(),
+            },
+            None => self.port().await,
+        };
+        Ok(Discovered {
+            observation,
+            claim,
+            token,
+            survivor,
+        })
+    }
+
+    async fn port(&self) -> Observation {
+        match &self.endpoint {
+            Some(endpoint) => discover(self.host.as_ref(), self.transport.as_ref(), endpoint).await,
+            None => Observation::PortFree,
+        }
+    }
 }
 
 /// Who is on the port, told by the operating system, and what it is, told by itself.
@@ -577,7 +725,7 @@ async fn publish_output(child: Arc<dyn ManagedChild>, redactor: Arc<Redactor>, b
     }
 }
 
-async fn load_identity(path: std::path::PathBuf) -> Result<Arc<DeviceIdentity>, String> {
+async fn load_identity(path: PathBuf) -> Result<Arc<DeviceIdentity>, String> {
     let loaded = tokio::task::spawn_blocking(move || DeviceIdentity::load_or_create(&path)).await;
     match loaded {
         Ok(Ok((identity, _origin))) => Ok(Arc::new(identity)),
@@ -589,14 +737,17 @@ async fn load_identity(path: std::path::PathBuf) -> Result<Arc<DeviceIdentity>, 
 }
 
 /// The failure of a handshake; when our token was refused although the gateway is our own child, with the likely reason.
-async fn explain_refusal(error: &ConnectError, config: Option<std::path::PathBuf>) -> Failure {
+async fn explain_refusal(
+    host: &dyn ProcessHost,
+    error: &ConnectError,
+    config: Option<PathBuf>,
+) -> Failure {
     let mut failure = causes::of_connect(error);
     if failure.class == FailureClass::Credentials
         && let Some(path) = config
     {
         let shown = path.display().to_string();
-        let found = tokio::task::spawn_blocking(move || config_sets_token(&path)).await;
-        if matches!(found, Ok(true)) {
+        if launch::blocking(host, move || config_sets_token(&path)).await {
             failure.message.push_str(&format!(
                 " The configuration file {shown} sets gateway.auth.token, which wins over the token that the gateway was launched with; remove it there, or configure the same token here."
             ));
