@@ -90,6 +90,11 @@ pub(crate) struct UpArguments {
     #[arg(long)]
     pub(crate) no_repair: bool,
 
+    /// When gatewayctl itself is killed, let the gateway live on; the next `gatewayctl up` with the same settings takes it over
+    /// without a restart [default: the gateway is killed with it]
+    #[arg(long)]
+    pub(crate) survive: bool,
+
     /// Stop again as soon as the gateway is ready; for scripts
     #[arg(long)]
     pub(crate) until_ready: bool,

@@ -26,6 +26,10 @@ pub(crate) enum Error {
         "no temporary directory can be made ({0}); set TMPDIR to a writable one, or free some space"
     )]
     TemporaryDirectory(io::Error),
+    #[error(
+        "the embedded gateway has a temporary state directory, and nobody would find a survivor in it; name one that lasts with --state-dir DIR"
+    )]
+    NothingToSurviveIn,
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error(transparent)]
@@ -55,7 +59,7 @@ impl Error {
             | Self::Runtime(_)
             | Self::PortTable(_)
             | Self::StopTimedOut(_) => ExitCode::OsError,
-            Self::Settings(_) => ExitCode::Usage,
+            Self::Settings(_) | Self::NothingToSurviveIn => ExitCode::Usage,
             Self::Gateway(failure) => failure.class.into(),
             Self::Manager(_) => ExitCode::GatewayFailed,
             Self::OutputGone(_) => ExitCode::IoError,

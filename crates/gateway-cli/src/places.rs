@@ -31,6 +31,9 @@ impl Places {
                 _temporary: None,
             });
         }
+        if arguments.survive && state_dir.is_none() {
+            return Err(Error::NothingToSurviveIn);
+        }
         let temporary = tempfile::Builder::new()
             .prefix("gatewayctl-")
             .tempdir()

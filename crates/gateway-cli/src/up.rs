@@ -6,7 +6,9 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use gateway_manager::{FailureClass, GatewayManager, JournalEntry, LifecycleConfig, PortChoice};
+use gateway_manager::{
+    FailureClass, GatewayManager, JournalEntry, LifecycleConfig, OwnerDeath, PortChoice,
+};
 use tokio::time::{sleep_until, timeout};
 
 use crate::arguments::{Attach, UpArguments};
@@ -199,6 +201,9 @@ fn build(
     }
     if let Some(home) = &places.home {
         builder = builder.home(home);
+    }
+    if arguments.survive {
+        builder = builder.owner_death(OwnerDeath::ChildSurvives);
     }
     if let Some(identity) = &places.identity {
         builder = builder.identity_file(identity);

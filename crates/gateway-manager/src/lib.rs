@@ -19,7 +19,7 @@ pub use gateway_client::{CallOptions, RpcError};
 pub use gateway_policy::lifecycle::{AttachMode, LifecycleConfig};
 pub use gateway_policy::status::{GatewayState, GatewayStatus, Phase};
 pub use gateway_policy::{ConfigProblem, Failure, FailureClass, Journal, JournalEntry};
-pub use gateway_process::OpenClaw;
+pub use gateway_process::{OpenClaw, OwnerDeath};
 pub use handle::GatewayManager;
 pub use health::Health;
 pub use hooks::{HookError, LaunchContext, PreparationHook};
