@@ -95,6 +95,10 @@ pub(crate) struct UpArguments {
     #[arg(long)]
     pub(crate) survive: bool,
 
+    /// When interrupted, let the gateway finish the agent work that is running, for up to 330 s [default: 10 s]
+    #[arg(long)]
+    pub(crate) drain: bool,
+
     /// Stop again as soon as the gateway is ready; for scripts
     #[arg(long)]
     pub(crate) until_ready: bool,

@@ -51,6 +51,21 @@ pub(crate) fn text(report: &Report, elapsed: Duration) -> Option<String> {
         Report::Ready(ready) => timed(&again(ready)),
         // Without a cause the end of the process is the cause, and has been told.
         Report::Lost { failure } => timed(&format!("lost: {}", failure.as_ref()?.message)),
+        // The first word of it is the announcement of the stop.
+        Report::Ending {
+            waited_ms: 0..1_000,
+            stage: "asked",
+            ..
+        } => None,
+        Report::Ending {
+            stage: "asked",
+            force_in_ms: Some(left),
+            ..
+        } => timed(&format!(
+            "the gateway is finishing its work; it is forced in {} s",
+            left.div_ceil(1_000)
+        )),
+        Report::Ending { .. } => timed("the gateway did not end in time and is forced"),
         Report::Exited(exit) => timed(&exit.message),
         Report::Liveness { verdict } => timed(&format!("liveness: {verdict}")),
         Report::Repaired { message, .. } => timed(&format!("configuration: {message}")),

@@ -61,6 +61,14 @@ pub(crate) enum Report {
         /// `alive`, `slow`, `blocked`, `wedged`, `suspended`, or what is gone.
         verdict: &'static str,
     },
+    /// The gateway process is being ended.
+    Ending {
+        /// `asked`, or `forced`.
+        stage: &'static str,
+        waited_ms: u64,
+        /// How long until it is forced.
+        force_in_ms: Option<u64>,
+    },
     /// The gateway process has ended.
     Exited(Exit),
     /// The doctor looked after the configuration.

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use gateway_manager::events::Delivered;
-use gateway_manager::{Failure, FailureClass, GatewayEvent, GatewayManager, GatewayStatus, Phase};
+use gateway_manager::{
+    EndingStage, Failure, FailureClass, GatewayEvent, GatewayManager, GatewayStatus, Phase,
+};
 use gateway_process::{ChildExit, OutputLine, StderrLevel};
 
 use crate::arguments::UpArguments;
@@ -116,6 +118,18 @@ impl<'a> Session<'a> {
     pub(crate) fn take(&mut self, delivered: Delivered) -> News {
         match delivered {
             Delivered::Event(GatewayEvent::Status(status)) => return self.on_status(status),
+            Delivered::Event(GatewayEvent::Ending {
+                stage,
+                waited,
+                force_in,
+            }) => self.printer.show(&Report::Ending {
+                stage: match stage {
+                    EndingStage::Forced => "forced",
+                    _ => "asked",
+                },
+                waited_ms: millis(waited),
+                force_in_ms: force_in.map(millis),
+            }),
             Delivered::Event(GatewayEvent::Exited(exit)) => {
                 self.printer.show(&Report::Exited(Exit::from(&exit)));
                 self.last_exit = Some(exit);

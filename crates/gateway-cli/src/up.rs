@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use gateway_manager::{
-    FailureClass, GatewayManager, JournalEntry, LifecycleConfig, OwnerDeath, PortChoice,
+    FailureClass, GatewayManager, JournalEntry, LifecycleConfig, OwnerDeath, PortChoice, StopMode,
 };
 use tokio::time::{sleep_until, timeout};
 
@@ -23,9 +23,8 @@ use crate::session::{Fixed, News, Session, Shown};
 use crate::signals::Signals;
 use crate::{token, trace};
 
-/// A stop that takes longer than this is forced. The manager itself needs at most 15 s: 10 s for the gateway to end when asked, and 5 s
-/// after it was killed.
-const STOP_WITHIN: Duration = Duration::from_secs(30);
+/// A stop that takes so much longer than the gateway was given is forced. The manager itself needs at most 5 s after it was killed.
+const STOP_RESERVE: Duration = Duration::from_secs(20);
 
 /// How many decisions an error is told with. The newest ones tell why; `--why` tells all.
 const DECISIONS_OF_AN_ERROR: usize = 12;
@@ -247,7 +246,12 @@ async fn supervise(
     let before_the_stop = error.is_some().then(|| newest_decisions(session.manager()));
     session.begin_stopping(name);
     let begun = Instant::now();
-    let stopped = stop(session, signals, &mut events).await;
+    let mode = if arguments.drain {
+        StopMode::Drain
+    } else {
+        StopMode::default()
+    };
+    let stopped = stop(session, signals, &mut events, mode).await;
     let took = begun.elapsed();
     let (forced, stop_error) = match stopped {
         Ok(()) => (false, None),
@@ -326,9 +330,11 @@ async fn stop(
     session: &mut Session<'_>,
     signals: &mut Signals,
     events: &mut gateway_manager::EventSubscription,
+    mode: StopMode,
 ) -> Result<(), StopFailure> {
     let manager = session.manager().clone();
-    let mut stop = pin!(timeout(STOP_WITHIN, manager.stop()));
+    let within = mode.ask_for() + STOP_RESERVE;
+    let mut stop = pin!(timeout(within, manager.stop_with(mode)));
     let mut answered: Option<tokio::time::Instant> = None;
     loop {
         if answered.is_some() && session.is_at_rest() {
@@ -344,7 +350,7 @@ async fn stop(
             result = &mut stop, if answered.is_none() => match result {
                 Ok(Ok(())) => answered = Some(tokio::time::Instant::now()),
                 Ok(Err(error)) => return Err(StopFailure::Failed(error.into())),
-                Err(_) => return Err(StopFailure::Failed(Error::StopTimedOut(STOP_WITHIN))),
+                Err(_) => return Err(StopFailure::Failed(Error::StopTimedOut(within))),
             },
             () = last_events_are_due(answered) => return Ok(()),
         }

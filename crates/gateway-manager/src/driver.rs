@@ -15,7 +15,7 @@ use gateway_policy::status::{GatewayStatus, SessionFacts, Ticket, TicketOutcome}
 use gateway_policy::{Epoch, Failure, Input, Lifecycle, Observation, Phase, Time, Trigger};
 use gateway_process::{
     ChildExit, Claim, LaunchFingerprint, ManagedChild, Redactor, RepairError, RepairOutcome,
-    Survivor,
+    StopMode, Survivor,
 };
 use secrecy::SecretString;
 use tokio::sync::{OnceCell, mpsc, oneshot, watch};
@@ -41,9 +41,14 @@ pub(crate) struct Command {
 /// What a handle can ask for.
 pub(crate) enum Verb {
     Start,
-    Stop,
+    Stop {
+        /// How much time running work gets; `None` for what the settings say.
+        mode: Option<StopMode>,
+    },
     Restart,
-    RestartDebounced { delay: Duration },
+    RestartDebounced {
+        delay: Duration,
+    },
 }
 
 /// Where the loop writes what handles read.
@@ -127,6 +132,8 @@ enum Work {
     Knock,
     Disconnect,
     Terminate,
+    /// Makes an ending quicker that is under way.
+    Hasten,
 }
 
 pub(crate) struct Driver {
@@ -149,6 +156,8 @@ pub(crate) struct Driver {
     identity: Arc<OnceCell<Arc<DeviceIdentity>>>,
     /// What the gateway issued to this device in its last hello.
     device_token: Option<SecretString>,
+    /// How much time running work gets when the user stops the gateway.
+    stop_mode: StopMode,
     last_refusal: Option<Failure>,
 }
 
@@ -180,6 +189,7 @@ impl Driver {
             connection: None,
             identity: Arc::new(OnceCell::new()),
             device_token: None,
+            stop_mode: StopMode::default(),
             last_refusal: None,
         }
     }
@@ -203,6 +213,7 @@ impl Driver {
                     Some(command) => self.on_command(command),
                     None => {
                         closing = true;
+                        self.set_stop_mode(None);
                         let ticket = self.ticket();
                         self.feed(Input::Stop(ticket));
                     }
@@ -227,12 +238,22 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         let ticket = self.ticket();
         self.tickets.insert(ticket, command.reply);
-        self.feed(match command.verb {
+        let input = match command.verb {
             Verb::Start => Input::Start(ticket),
-            Verb::Stop => Input::Stop(ticket),
+            Verb::Stop { mode } => {
+                self.set_stop_mode(mode);
+                Input::Stop(ticket)
+            }
             Verb::Restart => Input::Restart(ticket),
             Verb::RestartDebounced { delay } => Input::RestartDebounced { ticket, delay },
-        });
+        };
+        self.feed(input);
+    }
+
+    /// Also for a stop that is under way already: whoever asks again can make it quicker.
+    fn set_stop_mode(&mut self, mode: Option<StopMode>) {
+        self.stop_mode = mode.unwrap_or(StopMode::Bounded(self.settings.ask_for));
+        self.hasten();
     }
 
     fn observe(&mut self, epoch: Epoch, observation: Observation) {

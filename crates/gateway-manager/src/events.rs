@@ -4,11 +4,12 @@
 //! their payload untouched.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway_client::IncomingFrame;
 use gateway_policy::JournalEntry;
 use gateway_policy::status::GatewayStatus;
-use gateway_process::{ChildExit, OutputLine, RepairOutcome};
+use gateway_process::{ChildExit, EndingStage, OutputLine, RepairOutcome};
 use gateway_protocol::jsonrpc::{Message, NotificationKind};
 use gateway_protocol::{Frame, Payload};
 use serde_json::{Map, Value};
@@ -63,6 +64,16 @@ pub enum GatewayEvent {
     Message(Payload),
     /// A line that the gateway process printed, without the secrets of its environment.
     Output(OutputLine),
+    /// The gateway process is being ended: told when it is asked, every five seconds while it works on it, when its time changes, and when it
+    /// is forced. [`Exited`](Self::Exited) follows.
+    Ending {
+        /// How far it has come.
+        stage: EndingStage,
+        /// For how long it has been asked.
+        waited: Duration,
+        /// How long until it is forced, if it is not gone by then. `None` when nothing more can be done.
+        force_in: Option<Duration>,
+    },
     /// The gateway process has ended.
     Exited(ChildExit),
     /// The configuration was looked after.

@@ -7,6 +7,7 @@ use gateway_client::{CallOptions, Connection};
 use gateway_policy::restart::DEFAULT_DEBOUNCE;
 use gateway_policy::status::{GatewayStatus, TicketOutcome};
 use gateway_policy::{Journal, JournalEntry, Lifecycle};
+use gateway_process::StopMode;
 use gateway_protocol::{HelloOk, Payload};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -109,7 +110,16 @@ impl GatewayManager {
     /// # Errors
     /// [`ManagerError::Failed`] when the process could not be ended within its limits. [`ManagerError::Superseded`] never.
     pub async fn stop(&self) -> Result<(), ManagerError> {
-        self.command(Verb::Stop).await
+        self.command(Verb::Stop { mode: None }).await
+    }
+
+    /// The same with another time for work that is still running. A stop that is under way can only be made quicker:
+    /// `stop_with(StopMode::Now)` shortens a [`StopMode::Drain`]. Progress comes as [`GatewayEvent::Ending`](crate::GatewayEvent::Ending).
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    pub async fn stop_with(&self, mode: StopMode) -> Result<(), ManagerError> {
+        self.command(Verb::Stop { mode: Some(mode) }).await
     }
 
     /// Replaces the gateway by a fresh launch, or starts it when it is stopped. Returns once a launch that began after this call is

@@ -17,7 +17,7 @@ use crate::ownership::{Claim, ClaimError, LaunchFingerprint};
 use crate::ports::{PortError, PortOwner};
 use crate::run::{RunError, RunReport};
 use crate::spec::{LaunchSpec, SpawnError};
-use crate::terminate::{TerminateError, Termination};
+use crate::terminate::{Ending, TerminateError, Termination};
 
 /// Work that may block its thread.
 pub struct BlockingWork(Box<dyn FnOnce() + Send>);
@@ -151,6 +151,9 @@ pub trait ManagedChild: Send + Sync + 'static {
     /// One look at what the process does; two of them tell work from idleness. `None` once it has ended, and where the operating
     /// system does not tell. Does not wait for anything.
     fn sample(&self) -> Option<ProcessSample>;
+
+    /// How far its end has come, once somebody asked for it: for progress to show while [`terminate`](Self::terminate) waits.
+    fn ending(&self) -> watch::Receiver<Ending>;
 
     /// Waits for the end. Any number of callers, at any time, all get the same value; after the exit it returns at once.
     ///

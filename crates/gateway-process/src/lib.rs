@@ -38,4 +38,4 @@ pub use redact::Redactor;
 pub use repair::{ConfigRepair, RepairError, RepairOutcome};
 pub use run::{RunError, RunReport};
 pub use spec::{LaunchSpec, OwnerDeath, SpawnError};
-pub use terminate::{TerminateError, Termination};
+pub use terminate::{Ending, EndingStage, StopMode, TerminateError, Termination};

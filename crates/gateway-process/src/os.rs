@@ -35,7 +35,7 @@ use crate::pump::{RecentLines, drain};
 use crate::run::{RunError, RunReport, run_to_end};
 use crate::spawner::on_spawner;
 use crate::spec::{LaunchSpec, OwnerDeath, SpawnError};
-use crate::terminate::{TerminateError, Termination};
+use crate::terminate::{Ending, EndingStage, TerminateError, Termination};
 use crate::vitals;
 
 /// After the exit, how long the pipes may stay open before they are closed from our side. They close at once unless a process
@@ -142,6 +142,7 @@ struct Shared {
     stage: watch::Sender<Stage>,
     /// When the group is to be forced; set by the first request to end, moved forward by later ones.
     force_at: watch::Sender<Option<Instant>>,
+    ending: watch::Sender<Ending>,
     reason: OnceLock<TerminationReason>,
     signal_error: Mutex<Option<String>>,
     /// Where the launch is written down, and what stands there.
@@ -159,6 +160,28 @@ impl Shared {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
         }
+    }
+
+    /// The end was asked for, or is to come sooner.
+    fn will_be_forced(&self, force_at: Option<Instant>) {
+        if force_at.is_none() {
+            return;
+        }
+        self.ending.send_modify(|ending| {
+            ending.stage = EndingStage::Asked;
+            ending.since.get_or_insert_with(Instant::now);
+            ending.force_at = force_at;
+        });
+    }
+
+    fn reached(&self, stage: EndingStage) {
+        self.ending.send_modify(|ending| {
+            ending.stage = stage;
+            ending.force_at = None;
+            if stage == EndingStage::Forced {
+                ending.forced_at = Some(Instant::now());
+            }
+        });
     }
 
     fn exit(
@@ -299,6 +322,7 @@ impl OsChild {
             started: Instant::now(),
             stage: watch::Sender::new(Stage::Running),
             force_at: watch::Sender::new(None),
+            ending: watch::Sender::default(),
             reason: OnceLock::new(),
             signal_error: Mutex::new(None),
             written,
@@ -418,6 +442,10 @@ impl ManagedChild for OsChild {
             lines: *self.shared.progress.borrow(),
             halted: vitals.halted,
         })
+    }
+
+    fn ending(&self) -> watch::Receiver<Ending> {
+        self.shared.ending.subscribe()
     }
 
     async fn wait(&self) -> ChildExit {
@@ -704,6 +732,7 @@ impl Owner {
             claim.forget(record);
         }
         tracing::debug!(%exit, "ended");
+        self.shared.reached(EndingStage::Gone);
         self.shared
             .stage
             .send_replace(Stage::Ended(Ended { exit, survivors }));
@@ -734,6 +763,7 @@ impl Owner {
                 // The sender lives in `shared`: the channel does not close while we are here.
                 Ok(()) = requested.changed() => {
                     force_at = *requested.borrow_and_update();
+                    shared.will_be_forced(force_at);
                     if !asked && force_at.is_some_and(|at| at > Instant::now()) {
                         asked = true;
                         shared.signalled("asking a child to end", shared.owned.ask());
@@ -741,6 +771,7 @@ impl Owner {
                 }
                 () = sleep_until(force_at.unwrap_or(shared.started)), if force_at.is_some() && !forced => {
                     forced = true;
+                    shared.reached(EndingStage::Forced);
                     shared.signalled("killing a child's group", shared.owned.force());
                 }
             }

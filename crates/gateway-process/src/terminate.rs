@@ -8,9 +8,88 @@
 //! Windows has no polite signal for a process without a console, so there the job is ended at once; ask over the
 //! gateway's own connection first when that matters.
 
+use std::fmt;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::exit::TerminationReason;
+
+/// How long a gateway that is asked to end may take to let running agent work finish: 315 s of its own, 10 s that it keeps in reserve, and
+/// 5 s for its exit (the constants of OpenClaw 2026.9.6).
+pub const DRAIN_FOR: Duration = Duration::from_secs(330);
+
+/// How long a child may take that is to end at once. It is asked all the same, because a gateway that is killed in the middle of a write
+/// leaves a lock behind.
+pub const NOW_FOR: Duration = Duration::from_secs(5);
+
+/// How much time there is for work that is still running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StopMode {
+    /// All that the gateway itself allows: [`DRAIN_FOR`].
+    Drain,
+    /// So much, and not more. What is not done by then is lost.
+    Bounded(Duration),
+    /// None: [`NOW_FOR`] to end in order.
+    Now,
+}
+
+impl StopMode {
+    /// The time between asking and forcing.
+    #[must_use]
+    pub fn ask_for(self) -> Duration {
+        match self {
+            Self::Drain => DRAIN_FOR,
+            Self::Bounded(time) => time,
+            Self::Now => NOW_FOR,
+        }
+    }
+}
+
+impl Default for StopMode {
+    /// [`DEFAULT_ASK_FOR`].
+    fn default() -> Self {
+        Self::Bounded(DEFAULT_ASK_FOR)
+    }
+}
+
+/// How far the end of a child has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum EndingStage {
+    /// Nobody asked for it.
+    #[default]
+    NotAsked,
+    /// It was asked, and works on it.
+    Asked,
+    /// It was killed, with everything that belongs to it.
+    Forced,
+    /// It is gone, and what it left behind is as well.
+    Gone,
+}
+
+impl fmt::Display for EndingStage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::NotAsked => "not asked to end",
+            Self::Asked => "asked to end",
+            Self::Forced => "forced to end",
+            Self::Gone => "gone",
+        })
+    }
+}
+
+/// The end of a child, as it can be watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// How far it has come.
+    pub stage: EndingStage,
+    /// When it was first asked for.
+    pub since: Option<Instant>,
+    /// When the child will be forced if it is not gone by then.
+    pub force_at: Option<Instant>,
+    /// When it was forced.
+    pub forced_at: Option<Instant>,
+}
 
 /// How long a child may take to end by itself after being asked. Gateways need up to 1 s when idle and 5 s with a half-open
 /// socket; only a running agent takes longer.
@@ -39,6 +118,12 @@ impl Termination {
             ask_for: DEFAULT_ASK_FOR,
             reap_within: DEFAULT_REAP_WITHIN,
         }
+    }
+
+    /// A request that gives running work so much time.
+    #[must_use]
+    pub fn in_mode(reason: TerminationReason, mode: StopMode) -> Self {
+        Self::new(reason).ask_for(mode.ask_for())
     }
 
     /// A request that does not ask: `SIGKILL` to the whole group at once.

@@ -1,5 +1,6 @@
 //! How each effect is performed.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +18,14 @@ use gateway_policy::liveness::{Activity, HandshakeSign, RequestSign};
 use gateway_policy::{Effect, Epoch, Failure, FailureClass, Observation, Phase};
 use gateway_process::ports::{check_port_free, reserve_free_port};
 use gateway_process::{
-    Claim, ClaimError, ConfigRepair, GatewayLaunch, LaunchSpec, ManagedChild, OutputEvent,
-    OwnerDeath, PortOwner, ProcessHost, Redactor, TerminateError, Termination, TerminationReason,
+    Claim, ClaimError, ConfigRepair, Ending, EndingStage, GatewayLaunch, LaunchSpec, ManagedChild,
+    OutputEvent, OwnerDeath, PortOwner, ProcessHost, Redactor, StopMode, TerminateError,
+    Termination, TerminationReason,
 };
 use gateway_protocol::close::CloseCode;
 use gateway_protocol::handshake::ProtocolRange;
 use secrecy::SecretString;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -35,6 +37,9 @@ use crate::launch::{self, LaunchRecord};
 
 /// Output counts as progress of a start at most this often; a flood must not keep the loop busy.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often it is told that a gateway still works on its end.
+const ENDING_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long the exit of a child waits for what it printed last.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -226,7 +231,8 @@ impl Driver {
         let bus = self.outputs.bus.clone();
         let output = tokio::spawn(publish_output(handle.clone(), redactor.clone(), bus));
         let output = AbortOnDropHandle::new(output);
-        let exit = report_exit(epoch, handle.clone(), output, self.reports.clone());
+        let force = publish_force(handle.ending(), self.outputs.bus.clone());
+        let exit = report_exit(epoch, handle.clone(), output, force, self.reports.clone());
         let progress = report_progress(epoch, handle.clone(), self.reports.clone());
         let watchers = vec![
             AbortOnDropHandle::new(tokio::spawn(exit)),
@@ -497,12 +503,18 @@ impl Driver {
             EndReason::Unusable => TerminationReason::Other("it cannot be connected to".to_owned()),
             EndReason::Wedged => TerminationReason::Other("it does not answer any more".to_owned()),
         };
-        let request = Termination::new(reason)
-            .ask_for(self.settings.ask_for)
-            .reap_within(self.settings.reap_within);
+        let mode = match &reason {
+            TerminationReason::UserStop => self.stop_mode,
+            _ => StopMode::Bounded(self.settings.ask_for),
+        };
+        let request = Termination::in_mode(reason, mode).reap_within(self.settings.reap_within);
         let (handle, bus) = (child.handle.clone(), self.outputs.bus.clone());
         self.begin(epoch, Work::Terminate, async move {
-            match handle.terminate(request).await {
+            let ended = tokio::select! {
+                ended = handle.terminate(request) => ended,
+                never = publish_ending(handle.ending(), &bus) => match never {},
+            };
+            match ended {
                 // The exit itself is reported by the watcher of the child.
                 Ok(_) => None,
                 Err(error @ TerminateError::GroupAlive { .. }) => {
@@ -516,6 +528,23 @@ impl Driver {
                     Observation::TerminationFailed(causes::of_termination(&error)),
                 )),
             }
+        });
+    }
+
+    /// Passes the stop mode on to an ending that is under way.
+    pub(super) fn hasten(&mut self) {
+        let Some(child) = &self.child else { return };
+        let epoch = child.epoch;
+        if !self.in_flight.contains_key(&(epoch, Work::Terminate)) {
+            return;
+        }
+        let handle = child.handle.clone();
+        let request = Termination::in_mode(TerminationReason::UserStop, self.stop_mode)
+            .reap_within(self.settings.reap_within);
+        self.begin(epoch, Work::Hasten, async move {
+            // How it ends is told to whoever asked first.
+            let _ = handle.terminate(request).await;
+            None
         });
     }
 
@@ -685,12 +714,50 @@ async fn report_exit(
     epoch: Epoch,
     child: Arc<dyn ManagedChild>,
     output: AbortOnDropHandle<()>,
+    force: impl Future<Output = ()>,
     reports: mpsc::Sender<Report>,
 ) {
-    let exit = child.wait().await;
+    let ((), exit) = tokio::join!(force, child.wait());
     // The pipes end with the child, or shortly after it; nobody waits longer for somebody who inherited them.
     let _ = tokio::time::timeout(LAST_WORDS, output).await;
     let _ = reports.send(Report::Exited(epoch, exit)).await;
+}
+
+/// Tells how the end of a child comes along, for as long as anybody listens.
+async fn publish_ending(mut ending: watch::Receiver<Ending>, bus: &EventBus) -> Infallible {
+    loop {
+        let now = *ending.borrow_and_update();
+        if matches!(now.stage, EndingStage::Asked) {
+            publish_stage(&now, bus);
+        }
+        let news = tokio::time::timeout(ENDING_INTERVAL, ending.changed()).await;
+        if matches!(news, Ok(Err(_))) {
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn publish_stage(ending: &Ending, bus: &EventBus) {
+    bus.publish(GatewayEvent::Ending {
+        stage: ending.stage,
+        waited: ending.since.map_or(Duration::ZERO, |since| since.elapsed()),
+        force_in: ending
+            .force_at
+            .map(|at| at.saturating_duration_since(Instant::now())),
+    });
+}
+
+/// Force may take effect before anybody has had the time to look; so it is told by whoever waits for it.
+async fn publish_force(mut ending: watch::Receiver<Ending>, bus: EventBus) {
+    let forced =
+        ending.wait_for(|ending| ending.forced_at.is_some() || ending.stage == EndingStage::Gone);
+    let Ok(last) = forced.await.map(|ending| *ending) else {
+        return;
+    };
+    if last.forced_at.is_some() {
+        let stage = EndingStage::Forced;
+        publish_stage(&Ending { stage, ..last }, &bus);
+    }
 }
 
 async fn report_progress(

@@ -4,6 +4,7 @@
 //! This file has the scenes, each of which shows one thing. The random stories are made in `story`, played in `play` by the rules of
 //! `rules`, and chosen by their seeds in `seeds`.
 
+mod endings;
 mod owners;
 mod play;
 mod rules;

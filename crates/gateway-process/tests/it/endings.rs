@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use gateway_process::terminate::{DRAIN_FOR, EndingStage, StopMode};
 use gateway_process::{
     ExitReason, LaunchSpec, OsProcessHost, ProcessHost, RunError, TerminateError, Termination,
     TerminationReason,
@@ -165,6 +166,41 @@ async fn a_process_that_shed_every_tie_holds_the_pipe_and_delays_nobody() {
         soon(output.next()).await,
         None,
         "the stream ends with the child"
+    );
+}
+
+/// Whoever watches sees that it was asked, that its time was cut short, that it was forced, and that it is gone.
+#[tokio::test]
+async fn an_ending_can_be_watched_and_made_quicker() {
+    let child = spawn(STUBBORN).await;
+    assert_eq!(next_line(&mut child.output()).await, "ready");
+    let mut ending = child.ending();
+    assert_eq!(ending.borrow_and_update().stage, EndingStage::NotAsked);
+    let draining = tokio::spawn({
+        let child = Arc::clone(&child);
+        async move {
+            let request = Termination::in_mode(TerminationReason::UserStop, StopMode::Drain);
+            child.terminate(request).await
+        }
+    });
+    soon(ending.changed()).await.unwrap();
+    let asked = *ending.borrow_and_update();
+    let left = asked.force_at.unwrap() - asked.since.unwrap();
+    assert_eq!(asked.stage, EndingStage::Asked);
+    assert!(left > DRAIN_FOR - PATIENCE && left <= DRAIN_FOR, "{left:?}");
+    let bounded = StopMode::Bounded(Duration::from_millis(50));
+    let request = Termination::in_mode(TerminationReason::Restart, bounded);
+    let exit = soon(child.terminate(request)).await.unwrap();
+    assert_eq!(
+        (exit.signal, exit.reason),
+        (Some(9), requested(TerminationReason::UserStop)),
+        "the first reason stays"
+    );
+    soon(draining).await.unwrap().unwrap();
+    let gone = *ending.borrow_and_update();
+    assert_eq!(
+        (gone.stage, gone.since, gone.force_at),
+        (EndingStage::Gone, asked.since, None)
     );
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway_process::{
-    ChildExit, ExitReason, LaunchFingerprint, LaunchSpec, ManagedChild, OutputLine, OutputSender,
-    OutputSource, OutputStream, OwnerDeath, ProcessSample, StderrLevel, TerminateError,
-    Termination, TerminationReason,
+    ChildExit, Ending, EndingStage, ExitReason, LaunchFingerprint, LaunchSpec, ManagedChild,
+    OutputLine, OutputSender, OutputSource, OutputStream, OwnerDeath, ProcessSample, StderrLevel,
+    TerminateError, Termination, TerminationReason,
 };
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
@@ -52,6 +52,7 @@ struct Shared {
     state: Mutex<State>,
     exit: watch::Sender<Option<ChildExit>>,
     progress: watch::Sender<u64>,
+    ending: watch::Sender<Ending>,
 }
 
 impl Shared {
@@ -81,6 +82,10 @@ impl Shared {
         state.output = None;
         drop(state);
         self.machine.end(self.pid, code, signal);
+        self.ending.send_modify(|ending| {
+            ending.stage = EndingStage::Gone;
+            ending.force_at = None;
+        });
         let exit = ChildExit {
             pid: self.pid,
             code,
@@ -181,6 +186,7 @@ impl ScriptedChild {
             }),
             exit: watch::Sender::default(),
             progress: watch::Sender::default(),
+            ending: watch::Sender::default(),
         });
         let (orders, received) = mpsc::channel(END_QUEUE);
         let life = Life {
@@ -263,6 +269,10 @@ impl ManagedChild for ScriptedChild {
         })
     }
 
+    fn ending(&self) -> watch::Receiver<Ending> {
+        self.shared.ending.subscribe()
+    }
+
     async fn wait(&self) -> ChildExit {
         if self.is_severed() {
             return std::future::pending().await;
@@ -339,6 +349,11 @@ impl Life {
                 Some(end) = self.orders.recv() => {
                     let deadline = Instant::now() + end.ask_for;
                     kill_at = Some(kill_at.map_or(deadline, |at| at.min(deadline)));
+                    self.shared.ending.send_modify(|ending| {
+                        ending.stage = EndingStage::Asked;
+                        ending.since.get_or_insert_with(Instant::now);
+                        ending.force_at = kill_at;
+                    });
                     if !end.ask_for.is_zero() {
                         obeys = self.asked(gateway.as_deref());
                         if let (Some((after, _)), None) = (obeys, &gateway) {
@@ -365,6 +380,11 @@ impl Life {
                 }
                 () = until(kill_at) => {
                     self.shared.machine.record(Happening::Killed { pid: self.shared.pid });
+                    self.shared.ending.send_modify(|ending| {
+                        ending.stage = EndingStage::Forced;
+                        ending.force_at = None;
+                        ending.forced_at = Some(Instant::now());
+                    });
                     if !self.plan.unkillable {
                         return self.shared.finish(None, Some(SIGKILL));
                     }
