@@ -145,8 +145,8 @@ struct Shared {
     ending: watch::Sender<Ending>,
     reason: OnceLock<TerminationReason>,
     signal_error: Mutex<Option<String>>,
-    /// Where the launch is written down, and what stands there.
-    written: Option<(Claim, OwnershipRecord)>,
+    /// Where the launch is written down, and what stands there, until the child is gone. Whoever has seen its end may claim the instance.
+    written: Mutex<Option<(Claim, OwnershipRecord)>>,
     recent: RecentLines,
     progress: watch::Sender<u64>,
 }
@@ -325,7 +325,7 @@ impl OsChild {
             ending: watch::Sender::default(),
             reason: OnceLock::new(),
             signal_error: Mutex::new(None),
-            written,
+            written: Mutex::new(written),
             recent: RecentLines::default(),
             progress: watch::Sender::new(0),
         });
@@ -726,11 +726,14 @@ impl Owner {
         self.over.send_replace(true);
         let survivors = self.survivors().await;
         self.drain_rest().await;
+        let written = self.shared.written.lock();
+        let written = written.unwrap_or_else(PoisonError::into_inner).take();
         if survivors.is_empty()
-            && let Some((claim, record)) = &self.shared.written
+            && let Some((claim, record)) = &written
         {
             claim.forget(record);
         }
+        drop(written);
         tracing::debug!(%exit, "ended");
         self.shared.reached(EndingStage::Gone);
         self.shared

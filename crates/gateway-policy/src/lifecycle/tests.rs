@@ -111,7 +111,8 @@ fn a_survivor_that_is_what_would_be_launched_stays() {
 #[test]
 fn a_survivor_that_is_out_of_date_is_replaced() {
     // How the start was asked for, and whether what is prepared is what runs.
-    let table: [(fn(&mut World) -> Ticket, bool); 3] = [
+    type Ask = fn(&mut World) -> Ticket;
+    let table: [(Ask, bool); 3] = [
         (World::start, false),
         (World::restart, false),
         // Whoever asks for a restart wants a fresh one.
