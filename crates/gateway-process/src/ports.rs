@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long reading the operating system's socket table may take.
 pub const PORT_TABLE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often a port that is waited for is looked at, whatever the operating system tells.
+pub const PORT_LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// A listening TCP socket and the process that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct PortOwner {
     pub pid: Option<u32>,
     /// Its executable's path, or its name when the path is hidden.
     pub program: Option<String>,
+    /// The user it belongs to: the name, or the number of one without a name. `None` where the operating system does not tell.
+    pub user: Option<String>,
     /// The address it listens on.
     pub address: SocketAddr,
 }
@@ -34,6 +39,9 @@ impl fmt::Display for PortOwner {
             (None, None) => {
                 f.write_str("a process that the system does not name (probably of another user)")?
             }
+        }
+        if let Some(user) = &self.user {
+            write!(f, " of user {user}")?;
         }
         write!(f, " on {}", self.address)
     }
@@ -53,6 +61,19 @@ pub enum PortError {
         /// The operating system's answer.
         message: String,
     },
+    /// Somebody still had the port when the time was over.
+    #[error(
+        "port {port} was still held after {waited:?} by {}; stop that program or choose another port",
+        holders(.owners)
+    )]
+    StillHeld {
+        /// The port.
+        port: u16,
+        /// How long it was waited for.
+        waited: Duration,
+        /// Who had it at last; empty when the operating system does not tell.
+        owners: Vec<PortOwner>,
+    },
     /// Reading the table took too long.
     #[error(
         "reading who listens on port {port} took longer than {deadline:?}; try again when the machine is less busy"
@@ -63,6 +84,67 @@ pub enum PortError {
         /// The time there was.
         deadline: Duration,
     },
+}
+
+fn holders(owners: &[PortOwner]) -> String {
+    if owners.is_empty() {
+        return "a process that the system does not name".to_owned();
+    }
+    let names: Vec<String> = owners.iter().map(ToString::to_string).collect();
+    names.join(" and ")
+}
+
+/// Waits until a gateway could listen on `port`: until the process that holds it ends, where the operating system tells of that
+/// (Linux), and looking again every [`PORT_LOOK_AGAIN`] in any case.
+///
+/// Cancel safe.
+///
+/// # Errors
+/// [`PortError::StillHeld`] when the time is over, [`PortError::Unreadable`] when the port cannot be bound for another reason than that
+/// somebody has it.
+pub async fn wait_until_free(port: u16, deadline: Duration) -> Result<(), PortError> {
+    let began = Instant::now();
+    let mut owners = Vec::new();
+    loop {
+        match check_port_free(port) {
+            Ok(()) => return Ok(()),
+            Err(BindError::InUse { .. }) => {}
+            Err(BindError::Refused { source, .. }) => {
+                return Err(PortError::Unreadable {
+                    port,
+                    message: source.to_string(),
+                });
+            }
+        }
+        let left = deadline.saturating_sub(began.elapsed());
+        // A table that cannot be read costs the name of the holder and nothing else.
+        if let Ok(seen) = port_owners(port, left.min(PORT_TABLE_DEADLINE)).await {
+            owners = seen;
+        }
+        let left = deadline.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Err(PortError::StillHeld {
+                port,
+                waited: began.elapsed(),
+                owners,
+            });
+        }
+        let holder = owners.iter().find_map(|owner| owner.pid);
+        let _ = timeout(left.min(PORT_LOOK_AGAIN), end_of(holder)).await;
+    }
+}
+
+/// Returns when the process has ended; never when that cannot be told. Whoever gets the number afterwards only costs a look.
+async fn end_of(holder: Option<u32>) {
+    #[cfg(target_os = "linux")]
+    if let Some(holder) = holder
+        && let Ok(()) = crate::ownership::linux::ended(holder).await
+    {
+        return;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = holder;
+    std::future::pending().await
 }
 
 /// Who listens on `port`, on any address, IPv4 and IPv6. Reads the operating system's tables; starts no program.
@@ -84,16 +166,37 @@ pub async fn port_owners(port: u16, deadline: Duration) -> Result<Vec<PortOwner>
 
 fn read_owners(port: u16) -> Result<Vec<PortOwner>, PortError> {
     let mut owners = named_owners(port)?;
-    let mut nameless = nameless_among(&owners, port);
+    let mut sockets = listening_sockets(port);
+    let is_nameless = |owners: &[PortOwner], address: &SocketAddr| {
+        owners.iter().all(|owner| owner.address != *address)
+    };
     // The two tables are read one after the other. A socket that was opened in between has a process all right.
     for _ in 0..2 {
-        if nameless.is_empty() {
+        if !sockets
+            .iter()
+            .any(|(address, _)| is_nameless(&owners, address))
+        {
             break;
         }
         owners = named_owners(port)?;
-        nameless = nameless_among(&owners, port);
+        sockets = listening_sockets(port);
     }
-    owners.extend(nameless);
+    let nameless = sockets
+        .iter()
+        .filter(|(address, _)| is_nameless(&owners, address))
+        .map(|(address, _)| PortOwner {
+            pid: None,
+            program: None,
+            user: None,
+            address: *address,
+        });
+    owners.extend(nameless.collect::<Vec<_>>());
+    for owner in &mut owners {
+        let socket = sockets
+            .iter()
+            .find(|(address, _)| *address == owner.address);
+        owner.user = socket.map(|(_, user)| user_name(*user));
+    }
     owners.sort_by_key(|owner| (owner.address, owner.pid));
     Ok(owners)
 }
@@ -116,27 +219,15 @@ fn named_owners(port: u16) -> Result<Vec<PortOwner>, PortError> {
             program: [listener.process.path, listener.process.name]
                 .into_iter()
                 .find(|text| !text.is_empty()),
+            user: None,
             address: listener.socket,
         })
         .collect())
 }
 
-/// Listening sockets that no named process holds.
-fn nameless_among(owners: &[PortOwner], port: u16) -> Vec<PortOwner> {
-    listening_addresses(port)
-        .into_iter()
-        .filter(|address| owners.iter().all(|owner| owner.address != *address))
-        .map(|address| PortOwner {
-            pid: None,
-            program: None,
-            address,
-        })
-        .collect()
-}
-
-/// The addresses with a listening socket on `port`, whoever holds it.
+/// The addresses with a listening socket on `port`, and the number of the user that opened each.
 #[cfg(target_os = "linux")]
-fn listening_addresses(port: u16) -> Vec<SocketAddr> {
+fn listening_sockets(port: u16) -> Vec<(SocketAddr, u32)> {
     // One of the two may be missing on a machine without that protocol.
     ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -144,28 +235,46 @@ fn listening_addresses(port: u16) -> Vec<SocketAddr> {
         .flat_map(|table| {
             table
                 .lines()
-                .filter_map(listening_address)
+                .filter_map(listening_socket)
                 .collect::<Vec<_>>()
         })
-        .filter(|address| address.port() == port)
+        .filter(|(address, _)| address.port() == port)
         .collect()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn listening_addresses(_port: u16) -> Vec<SocketAddr> {
+fn listening_sockets(_port: u16) -> Vec<(SocketAddr, u32)> {
     Vec::new()
 }
 
-/// The local address in a line of `/proc/net/tcp` or `tcp6` whose state is "listening". Each group of eight digits is a 32-bit word in
-/// the machine's byte order.
+/// The name of a user. From the local list only: a directory server that does not answer must not delay a question about a port.
+fn user_name(number: u32) -> String {
+    let listed = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    listed
+        .lines()
+        .find_map(|line| name_in_passwd(line, number))
+        .unwrap_or_else(|| number.to_string())
+}
+
+/// `name:password:number:…`, as passwd(5) has it.
+fn name_in_passwd(line: &str, number: u32) -> Option<String> {
+    let mut fields = line.split(':');
+    let name = fields.next()?;
+    let its_number: u32 = fields.nth(1)?.parse().ok()?;
+    (its_number == number && !name.is_empty()).then(|| name.to_owned())
+}
+
+/// The local address and the user in a line of `/proc/net/tcp` or `tcp6` whose state is "listening". Each group of eight digits of an
+/// address is a 32-bit word in the machine's byte order.
 #[cfg(target_os = "linux")]
-fn listening_address(line: &str) -> Option<SocketAddr> {
+fn listening_socket(line: &str) -> Option<(SocketAddr, u32)> {
     const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace();
     let local = fields.nth(1)?;
     if fields.nth(1)? != LISTEN {
         return None;
     }
+    let user = fields.nth(3)?.parse().ok()?;
     let (address, port) = local.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let mut words = [0_u8; 16];
@@ -184,7 +293,7 @@ fn listening_address(line: &str) -> Option<SocketAddr> {
         8 => <[u8; 4]>::try_from(&words[..4]).ok()?.into(),
         _ => words.into(),
     };
-    Some(SocketAddr::new(ip, port))
+    Some((SocketAddr::new(ip, port), user))
 }
 
 /// A port could not be bound.
@@ -269,28 +378,104 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn socket_table_lines() {
+        let rest = "00000000:00000000 00:00000000 00000000";
+        let none = "00000000000000000000000000000000:0000";
         let table = [
             (
-                "0: 0100007F:4965 00000000:0000 0A 00000000:00000000",
-                Some("127.0.0.1:18789"),
+                format!("0: 0100007F:4965 00000000:0000 0A {rest} 1000 0 41"),
+                Some(("127.0.0.1:18789", 1000)),
             ),
-            ("1: 00000000:0050 00000000:0000 0A 0", Some("0.0.0.0:80")),
-            ("2: 0100007F:4965 0100007F:1234 01 0", None),
             (
-                "3: 00000000000000000000000001000000:4965 00000000000000000000000000000000:0000 0A 0",
-                Some("[::1]:18789"),
+                format!("1: 00000000:0050 00000000:0000 0A {rest} 0 0 42"),
+                Some(("0.0.0.0:80", 0)),
             ),
-            ("  sl  local_address rem_address   st tx_queue", None),
-            ("4: 0100007F 00000000:0000 0A 0", None),
-            ("5: 01\u{fc}00007F:4965 00000000:0000 0A 0", None),
-            ("", None),
+            (
+                format!("2: 0100007F:4965 0100007F:1234 01 {rest} 0 0 43"),
+                None,
+            ),
+            (
+                format!("3: 00000000000000000000000001000000:4965 {none} 0A {rest} 7 0 44"),
+                Some(("[::1]:18789", 7)),
+            ),
+            (
+                "  sl  local_address rem_address   st tx_queue".to_owned(),
+                None,
+            ),
+            (format!("4: 0100007F 00000000:0000 0A {rest} 0 0 45"), None),
+            (
+                format!("5: 01\u{fc}00007F:4965 00000000:0000 0A {rest} 0 0 46"),
+                None,
+            ),
+            ("6: 0100007F:4965 00000000:0000 0A 0 0".to_owned(), None),
+            (String::new(), None),
         ];
         if cfg!(target_endian = "little") {
             for (line, expected) in table {
-                let address = listening_address(line).map(|address| address.to_string());
-                assert_eq!(address.as_deref(), expected, "{line:?}");
+                let expected = expected.map(|(address, user)| (address.parse().unwrap(), user));
+                assert_eq!(listening_socket(&line), expected, "{line:?}");
             }
         }
+    }
+
+    #[test]
+    fn users_have_names() {
+        let table = [
+            ("root:x:0:0:root:/root:/bin/sh", 0, Some("root")),
+            ("root:x:0:0:root:/root:/bin/sh", 1, None),
+            ("nobody:x:65534:", 65534, Some("nobody")),
+            (":x:5:", 5, None),
+            ("broken", 0, None),
+            ("a:b:c", 0, None),
+        ];
+        for (line, number, expected) in table {
+            assert_eq!(name_in_passwd(line, number).as_deref(), expected, "{line}");
+        }
+        assert_eq!(user_name(4_000_000_000), "4000000000");
+    }
+
+    /// The holder is another process, so that its end is what frees the port.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_port_is_waited_for_until_its_holder_ends() {
+        let port = reserve_free_port().unwrap();
+        let program = format!(
+            "import socket,time; s=socket.socket(); s.bind(('127.0.0.1',{port})); s.listen(); print('there', flush=True); time.sleep(1000)"
+        );
+        /// Leaves nobody behind, also when the test fails.
+        struct Holder(std::process::Child);
+        impl Drop for Holder {
+            fn drop(&mut self) {
+                let _ = self.0.kill();
+                let _ = self.0.wait();
+            }
+        }
+        let mut holder = std::process::Command::new("python3");
+        holder
+            .args(["-c", &program])
+            .stdout(std::process::Stdio::piped());
+        let mut holder = Holder(holder.spawn().unwrap());
+        let mut there = [0; 5];
+        io::Read::read_exact(holder.0.stdout.as_mut().unwrap(), &mut there).unwrap();
+
+        let patience = Duration::from_secs(1);
+        let refused = wait_until_free(port, patience).await.unwrap_err();
+        let PortError::StillHeld { waited, owners, .. } = &refused else {
+            panic!("{refused}");
+        };
+        assert!(*waited >= patience, "{waited:?}");
+        assert_eq!(owners[0].pid, Some(holder.0.id()));
+        assert!(refused.to_string().contains("python"), "{refused}");
+        let user = owners[0].user.clone().unwrap();
+        assert!(
+            refused.to_string().contains(&format!("of user {user}")),
+            "{refused}"
+        );
+
+        let waiting = tokio::spawn(wait_until_free(port, Duration::from_secs(60)));
+        tokio::task::yield_now().await;
+        drop(holder);
+        waiting.await.unwrap().unwrap();
+        TcpListener::bind(("127.0.0.1", port)).unwrap();
     }
 
     /// Ask for both a listening and a connected socket on the port: only the listening one counts.

@@ -683,6 +683,7 @@ async fn discover(
         PortHolder {
             pid: owner.and_then(|owner| owner.pid),
             program: owner.and_then(|owner| owner.program.clone()),
+            user: owner.and_then(|owner| owner.user.clone()),
             detail,
         }
     };

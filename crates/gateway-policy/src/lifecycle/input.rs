@@ -41,6 +41,8 @@ pub struct PortHolder {
     pub pid: Option<u32>,
     /// Its program, where the operating system tells.
     pub program: Option<String>,
+    /// Its user, where the operating system tells.
+    pub user: Option<String>,
     /// How it is known to be what it is, in words; empty when there is nothing to say.
     pub detail: String,
 }
@@ -48,12 +50,16 @@ pub struct PortHolder {
 impl core::fmt::Display for PortHolder {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match (&self.program, self.pid) {
-            (Some(program), Some(pid)) => write!(formatter, "{program} (pid {pid})"),
-            (None, Some(pid)) => write!(formatter, "pid {pid}"),
-            (Some(program), None) => write!(formatter, "{program}"),
+            (Some(program), Some(pid)) => write!(formatter, "{program} (pid {pid})")?,
+            (None, Some(pid)) => write!(formatter, "pid {pid}")?,
+            (Some(program), None) => write!(formatter, "{program}")?,
             (None, None) => {
-                formatter.write_str("a process of which the operating system tells nothing")
+                formatter.write_str("a process that the operating system does not name")?
             }
+        }
+        match &self.user {
+            Some(user) => write!(formatter, " of user {user}"),
+            None => Ok(()),
         }
     }
 }

@@ -76,6 +76,19 @@ impl ProcessTable for Proc {
     }
 }
 
+/// Returns when whoever has the number now has ended.
+///
+/// # Errors
+/// When the operating system does not tell of that.
+pub(crate) async fn ended(pid: u32) -> io::Result<()> {
+    let Some(handle) = Proc.open(pid)? else {
+        return Ok(());
+    };
+    let handle = super::unix::readable(handle)?;
+    let _ready = handle.readable().await?;
+    Ok(())
+}
+
 /// Identifies the time since the machine was switched on: start times of processes mean nothing beyond it.
 pub(crate) fn boot() -> io::Result<String> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;

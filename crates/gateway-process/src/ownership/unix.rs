@@ -172,19 +172,25 @@ impl Owned {
     /// # Errors
     /// The operating system's answer.
     pub fn force(&self) -> io::Result<()> {
-        // First those that the leader leads, because its life vouches for the group.
-        let rest = self.sweep().map(|_| ());
         match &self.hold {
             Hold::Child(child) => {
                 let held = Self::lock(child);
                 if held.is_some() {
+                    // All of the group at once: nobody lives to see the others die.
                     self.kill_group()?;
                 }
             }
             #[cfg(target_os = "linux")]
-            Hold::Survivor(handle) => Proc.signal(handle, Kind::Force)?,
+            Hold::Survivor(handle) => {
+                // Found while the leader's life vouches for the group.
+                let members = self.lineage.others(&Proc, || !Proc.has_exited(handle))?;
+                Proc.signal(handle, Kind::Force)?;
+                for member in &members {
+                    Proc.signal(&member.handle, Kind::Force)?;
+                }
+            }
         }
-        rest
+        self.sweep().map(|_| ())
     }
 
     /// To be called while the leader is uncollected.
@@ -353,7 +359,7 @@ fn in_own_session(command: &mut Command) {
     deprecated,
     reason = "unsound only for types whose descriptor changes or closes under them; the replacement is an unsafe function"
 )]
-fn readable(pidfd: std::os::fd::OwnedFd) -> io::Result<AsyncFd<std::os::fd::OwnedFd>> {
+pub(super) fn readable(pidfd: std::os::fd::OwnedFd) -> io::Result<AsyncFd<std::os::fd::OwnedFd>> {
     AsyncFd::with_interest(pidfd, Interest::READABLE)
 }
 

@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use gateway_process::ownership::LAUNCH_SIGN;
+use gateway_process::ownership::{ClaimStore, LAUNCH_SIGN};
 use gateway_process::{
     Claim, ClaimError, LaunchSpec, OsProcessHost, OwnerDeath, ProcessHost, SpawnError, Termination,
     TerminationReason,
@@ -319,6 +319,62 @@ async fn the_server_behind_a_launcher_takes_its_place() {
     .await
     .unwrap();
     assert_eq!(survivors([served]), Vec::<u32>::new());
+}
+
+/// Notes everything that is written down.
+#[derive(Default)]
+struct Notes(std::sync::Mutex<Vec<serde_json::Value>>);
+
+struct NotingStore(std::sync::Arc<Notes>);
+
+impl ClaimStore for NotingStore {
+    fn directory(&self) -> &Path {
+        Path::new("/nowhere")
+    }
+
+    fn read(&self, _name: &str) -> std::io::Result<Option<Vec<u8>>> {
+        let notes = self.0.0.lock().unwrap();
+        Ok(notes.last().map(|note| note.to_string().into_bytes()))
+    }
+
+    fn write(&self, _name: &str, content: &[u8]) -> std::io::Result<()> {
+        let note = serde_json::from_slice(content).unwrap();
+        self.0.0.lock().unwrap().push(note);
+        Ok(())
+    }
+
+    fn remove(&self, _name: &str) -> std::io::Result<()> {
+        self.0.0.lock().unwrap().push(serde_json::Value::Null);
+        Ok(())
+    }
+}
+
+/// First what will be looked for, then who it is, and at the end nothing: whenever the owner dies, the next one can find the child.
+#[tokio::test]
+async fn a_launch_is_written_down_before_there_is_anything_to_lose() {
+    let notes = std::sync::Arc::new(Notes::default());
+    let claim = Claim::from_store(NotingStore(notes.clone()));
+    let spec = script("env; exec sleep 1000").claimed(claim);
+    let child = OsProcessHost::new().spawn(&spec).await.unwrap();
+    let mut output = child.output();
+    let sign = loop {
+        let line = next_line(&mut output).await;
+        if let Some(sign) = line.strip_prefix(LAUNCH_SIGN) {
+            break sign[1..].to_owned();
+        }
+    };
+    soon(child.terminate(Termination::force(TerminationReason::UserStop)))
+        .await
+        .unwrap();
+    let notes = notes.0.lock().unwrap();
+    let [before, after, gone] = notes.as_slice() else {
+        panic!("{notes:?}");
+    };
+    assert!(before["leader"].is_null(), "{before}");
+    assert_eq!(before["sign"], sign);
+    assert_eq!(after["leader"]["pid"], child.pid());
+    assert_eq!(after["sign"], sign);
+    assert!(gone.is_null());
 }
 
 #[tokio::test]

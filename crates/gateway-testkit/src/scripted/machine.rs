@@ -166,6 +166,7 @@ impl Machine {
         let owner = PortOwner {
             pid: foreign.pid,
             program: foreign.program,
+            user: None,
             address: loopback(port),
         };
         self.world().ports.insert(port, Listener { owner, answers });
@@ -424,6 +425,7 @@ impl Machine {
         let owner = PortOwner {
             pid: Some(pid),
             program: Some(program),
+            user: None,
             address: loopback(port),
         };
         world.ports.insert(
