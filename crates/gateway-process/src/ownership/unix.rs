@@ -176,7 +176,11 @@ impl Owned {
             Hold::Child(child) => {
                 let held = Self::lock(child);
                 if held.is_some() {
-                    // All of the group at once: nobody lives to see the others die.
+                    // The leader first: the kernel serves a group one by one, and a leader that sees its children die may still
+                    // come to an end of its own. It stays a zombie and so vouches for the group.
+                    if let Err(error) = kill_process(self.pid, Signal::KILL) {
+                        tracing::debug!(pid = self.pid(), %error, "killing the leader first failed");
+                    }
                     self.kill_group()?;
                 }
             }
