@@ -292,14 +292,18 @@ impl Owned {
         }
         for _ in 0..500 {
             match self.collect() {
-                Ok(None) if !self.has_exited() => {
-                    std::thread::sleep(std::time::Duration::from_millis(1))
-                }
+                Ok(None) if self.is_survivor() && self.has_exited() => return None,
+                Ok(None) => std::thread::sleep(std::time::Duration::from_millis(1)),
                 Ok(status) => return status,
                 Err(_) => return None,
             }
         }
         None
+    }
+
+    /// Whether somebody else collects it.
+    fn is_survivor(&self) -> bool {
+        !matches!(self.hold, Hold::Child(_))
     }
 
     /// Whether the group may still have members; meant for the time after the leader was collected, where nobody can be listed.
