@@ -15,6 +15,12 @@ mod sandbox;
 mod scenarios;
 mod supervised;
 
+/// No scenario: the manager that is killed in one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn manager() {
+    scenarios::survivor::manager().await;
+}
+
 /// One test for each scenario, and their number for the summary.
 macro_rules! scenarios {
     ($($name:ident,)*) => {
@@ -34,7 +40,10 @@ scenarios! {
     configured_token,
     crash_and_restart,
     foreign_listener,
+    halted,
+    launcher,
     neighbours,
     old_node,
+    survivor,
     unparseable_configuration,
 }

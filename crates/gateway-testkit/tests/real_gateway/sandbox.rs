@@ -15,7 +15,9 @@ use crate::installation;
 
 /// See the [module](self). Its folder is deleted when it is dropped.
 pub(crate) struct Sandbox {
-    folder: TempDir,
+    folder: PathBuf,
+    /// Deletes the folder; absent for a visitor.
+    _deletion: Option<TempDir>,
     /// Where OpenClaw keeps its compiled code and its log.
     temporary: PathBuf,
     pub(crate) port: u16,
@@ -48,11 +50,41 @@ impl Sandbox {
             std::fs::create_dir_all(path).expect("a directory");
         }
         Self {
-            folder,
+            folder: folder.path().to_owned(),
+            _deletion: Some(folder),
             temporary,
             port: reserve_free_port().expect("a free port"),
             token: random_token(),
         }
+    }
+
+    /// What another process needs to know to work in the same place.
+    pub(crate) fn told(&self) -> String {
+        let path = |path: &Path| path.to_str().expect("a path of ours").to_owned();
+        serde_json::json!([
+            path(&self.folder),
+            path(&self.temporary),
+            self.port,
+            self.token
+        ])
+        .to_string()
+    }
+
+    /// The place that another process told of, and owns.
+    pub(crate) fn visited(told: &str) -> Self {
+        let (folder, temporary, port, token) = serde_json::from_str(told).expect("what was told");
+        Self {
+            folder,
+            _deletion: None,
+            temporary,
+            port,
+            token,
+        }
+    }
+
+    /// A place for code that Node has compiled.
+    pub(crate) fn compile_cache(&self) -> PathBuf {
+        self.path("compile-cache")
     }
 
     /// Another place that wants the same port.
@@ -65,7 +97,7 @@ impl Sandbox {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// The file that the gateway reads.
@@ -87,7 +119,7 @@ impl Sandbox {
     }
 
     /// This process's environment without anything that speaks about an OpenClaw or a home elsewhere.
-    fn environment(&self) -> Environment {
+    pub(crate) fn environment(&self) -> Environment {
         let mut environment = Environment::from_parent();
         let foreign: Vec<_> = environment
             .names()
