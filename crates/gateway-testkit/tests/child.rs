@@ -489,6 +489,7 @@ async fn a_grandchild_outlives_the_gateway_and_keeps_its_pipes() {
     let grandchild = GrandchildScript {
         lifetime_ms: 60_000,
         holds_output: true,
+        ..GrandchildScript::default()
     };
     let start = StartScript {
         grandchild: Some(grandchild),

@@ -17,7 +17,7 @@ use gateway_policy::{JournalEntry, Lifecycle, Rule};
 use gateway_process::Environment;
 use gateway_testkit::Vintage;
 use gateway_testkit::child::{
-    ChildScript, DoctorScript, ExitAtStart, GrandchildScript, SCRIPT_VARIABLE, StartScript,
+    ChildScript, DoctorScript, ExitAtStart, Flood, GrandchildScript, SCRIPT_VARIABLE, StartScript,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -410,6 +410,119 @@ async fn a_stubborn_child_and_its_offspring_are_gone_after_the_stop() {
     assert!(is_alive(grandchild));
     within(manager.stop()).await.unwrap();
     assert!(!is_alive(pid) && !is_alive(grandchild));
+}
+
+/// What children do to whoever supervises them: each comes up, survives a crash of its serving process, and leaves nothing behind, neither
+/// a process nor somebody on the port.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_children_come_up_come_back_and_leave_nothing() {
+    let grandchild = |daemon, takes_port, holds_output| StartScript {
+        grandchild: Some(GrandchildScript {
+            daemon,
+            takes_port,
+            holds_output,
+            ..GrandchildScript::default()
+        }),
+        ..StartScript::default()
+    };
+    let flood = Some(Flood {
+        lines: 200_000,
+        line_bytes: 200,
+    });
+    let table = [
+        (
+            "a launcher",
+            StartScript {
+                launcher: true,
+                ..StartScript::default()
+            },
+        ),
+        (
+            "a launcher whose gateway ignores the request",
+            StartScript {
+                launcher: true,
+                ignore_sigterm: true,
+                ..StartScript::default()
+            },
+        ),
+        ("a daemon", grandchild(true, false, false)),
+        ("a daemon with our pipes", grandchild(true, false, true)),
+        (
+            "a neighbour that takes the port",
+            grandchild(false, true, true),
+        ),
+        ("a daemon that takes the port", grandchild(true, true, true)),
+        (
+            "a flood on both pipes",
+            StartScript {
+                stderr_flood: flood.clone(),
+                stdout_flood: flood,
+                ..StartScript::default()
+            },
+        ),
+        (
+            "half of its output closed",
+            StartScript {
+                close_stdout_after_ms: Some(0),
+                ..StartScript::default()
+            },
+        ),
+        (
+            "no wish to end",
+            StartScript {
+                ignore_sigterm: true,
+                ..StartScript::default()
+            },
+        ),
+    ];
+    for (what, start) in table {
+        let mut bench = Bench::new(start);
+        bench.port = PortChoice::Fixed(gateway_process::ports::reserve_free_port().unwrap());
+        let PortChoice::Fixed(port) = bench.port else {
+            unreachable!()
+        };
+        let manager = bench
+            .builder()
+            .stop_limits(Duration::from_millis(300), Duration::from_secs(5))
+            .build()
+            .unwrap();
+        within(manager.start())
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let launched = manager.status().borrow().pid.unwrap();
+        let first = of_bench(&bench);
+        assert!(first.contains(&launched), "{what}");
+        signal(launched, "-KILL");
+        let mut status = manager.status();
+        let back = |status: &GatewayStatus| status.is_running() && status.pid != Some(launched);
+        within(status.wait_for(back)).await.unwrap();
+        let second = of_bench(&bench);
+        assert!(
+            first.iter().all(|pid| !second.contains(pid)),
+            "{what}: {first:?} {second:?}"
+        );
+        within(manager.stop()).await.unwrap();
+        assert_eq!(of_bench(&bench), Vec::<u32>::new(), "{what}");
+        gateway_process::ports::check_port_free(port)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+}
+
+/// Every process that was started for a bench, told by the script in its environment.
+#[cfg(target_os = "linux")]
+fn of_bench(bench: &Bench) -> Vec<u32> {
+    let mark = bench.dir.path().to_str().unwrap().as_bytes().to_vec();
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let pid = path.file_name()?.to_str()?.parse().ok()?;
+        let environment = std::fs::read(path.join("environ")).ok()?;
+        environment
+            .windows(mark.len())
+            .any(|window| window == mark)
+            .then_some(pid)
+    });
+    processes.collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,14 +1,14 @@
 //! The command line.
 
+use super::grandchild::Told;
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Version,
     Doctor,
     GatewayRun(RunOptions),
     /// Not OpenClaw's: the process that a script starts beside the gateway.
-    Grandchild {
-        lifetime_ms: u64,
-    },
+    Grandchild(Told),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,12 +42,9 @@ pub(super) fn parse(args: &[String]) -> Result<Command, String> {
         ["gateway", "run", flags @ ..] | ["gateway", flags @ ..] => {
             gateway(flags).map(Command::GatewayRun)
         }
-        [GRANDCHILD, lifetime] => {
-            let lifetime_ms = lifetime
-                .parse()
-                .map_err(|_| format!("error: bad lifetime '{lifetime}'"))?;
-            Ok(Command::Grandchild { lifetime_ms })
-        }
+        [GRANDCHILD, script] => serde_json::from_str(script)
+            .map(Command::Grandchild)
+            .map_err(|error| format!("error: no script of a grandchild: {error}")),
         [flag, ..] if flag.starts_with('-') => Err(unknown(flag)),
         [command, ..] => Err(format!("error: unknown command '{command}'")),
         [] => Err("error: no command; try `gateway run`".to_owned()),

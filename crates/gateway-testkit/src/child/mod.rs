@@ -29,6 +29,8 @@
 
 mod arguments;
 mod doctor;
+mod grandchild;
+mod launcher;
 mod log;
 mod run;
 mod script;
@@ -38,7 +40,6 @@ mod surroundings;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
-use std::time::Duration;
 
 pub use script::{
     ChildScript, DoctorScript, ExitAtStart, Flood, GrandchildScript, SCRIPT_VARIABLE, StartScript,
@@ -73,10 +74,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             println!("OpenClaw {} (fake)", script.vintage.release());
             ExitCode::SUCCESS
         }
-        Ok(Command::Grandchild { lifetime_ms }) => {
-            std::thread::sleep(Duration::from_millis(lifetime_ms));
-            ExitCode::SUCCESS
-        }
+        Ok(Command::Grandchild(script)) => grandchild::live(&script),
         Ok(Command::Doctor) => doctor::run(&script, &Surroundings::read()),
         Ok(Command::GatewayRun(options)) => run::run(&script, &options, &Surroundings::read()),
     }

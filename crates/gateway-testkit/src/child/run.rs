@@ -1,18 +1,19 @@
 //! `gateway run`.
 
 use std::io::{self, Write as _};
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::arguments::{self, GRANDCHILD, RunOptions};
+use super::arguments::{self, RunOptions};
 use super::log::Log;
-use super::script::{ChildScript, Flood, GrandchildScript, StartScript};
+use super::script::{ChildScript, Flood, StartScript};
 use super::signals::{Received, Signals};
 use super::state_lock::{LockFailure, StateLock};
 use super::surroundings::Surroundings;
+use super::{grandchild, launcher};
 use crate::fake_gateway::{
     FakeGateway, FakeGatewayConfig, FakeGatewayError, LogHook, StopOutcome, Vintage,
     check_configuration, lookup, random_token,
@@ -51,6 +52,15 @@ pub(super) fn run(
             return ExitCode::FAILURE;
         }
     };
+    if script.has_launcher() && !launcher::is_behind() {
+        return match runtime.block_on(launcher::run(script.vintage, log)) {
+            Ok(code) => code,
+            Err(error) => {
+                log.plain_error(&format!("cannot start the gateway: {error}"));
+                ExitCode::FAILURE
+            }
+        };
+    }
     match runtime.block_on(serve(script, options, surroundings, log)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(end) => {
@@ -80,15 +90,15 @@ async fn serve(
         });
     }
     let mut signals = Signals::install(script.vintage).map_err(failed)?;
-    if let Some(grandchild) = &start.grandchild {
-        let pid = spawn_grandchild(grandchild).map_err(failed)?;
-        log.plain(&format!("[fake] grandchild pid {pid}"));
-    }
     let port = match (options.port, &surroundings.port) {
         (Some(port), _) => port,
         (None, Some(text)) => arguments::port(text).map_err(|problem| EarlyEnd::new(1, problem))?,
         (None, None) => DEFAULT_PORT,
     };
+    if let Some(script) = &start.grandchild {
+        let pid = grandchild::spawn(script, port).map_err(failed)?;
+        log.plain(&format!("[fake] grandchild pid {pid}"));
+    }
     let token = configured_token(script.vintage, options, surroundings)?;
     std::fs::create_dir_all(&surroundings.state_dir).map_err(failed)?;
     let _lock = take_lock(script.vintage, start, surroundings, port)?;
@@ -327,14 +337,31 @@ async fn misbehave(gateway: &FakeGateway, start: &StartScript) -> std::convert::
         gateway.stall();
         std::future::pending::<()>().await;
     };
+    let half_close = async {
+        if let Some(after) = start.close_stdout_after_ms {
+            sleep(Duration::from_millis(after)).await;
+            close_stdout();
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         () = crash => {}
         () = stall => {}
+        () = half_close => {}
     }
     if start.crash_by_signal {
         std::process::abort();
     }
     std::process::exit(start.crash_code);
+}
+
+/// Whoever reads it sees its end, while the process lives on.
+fn close_stdout() {
+    #[cfg(unix)]
+    if let Ok(nowhere) = std::fs::File::options().write(true).open("/dev/null") {
+        // There is nothing else to do where it fails.
+        let _ = rustix::stdio::dup2_stdout(nowhere);
+    }
 }
 
 /// Writes on a thread of its own: a full pipe must not stop the gateway.
@@ -352,21 +379,4 @@ fn flood<W: io::Write + 'static>(flood: Option<&Flood>, stream: fn() -> W) {
         // Nobody reads: nothing to do about it.
         let _ = stream.flush();
     });
-}
-
-fn spawn_grandchild(script: &GrandchildScript) -> io::Result<u32> {
-    let stdio = || {
-        if script.holds_output {
-            Stdio::inherit()
-        } else {
-            Stdio::null()
-        }
-    };
-    std::process::Command::new(std::env::current_exe()?)
-        .args([GRANDCHILD, &script.lifetime_ms.to_string()])
-        .stdin(Stdio::null())
-        .stdout(stdio())
-        .stderr(stdio())
-        .spawn()
-        .map(|child| child.id())
 }

@@ -50,6 +50,11 @@ pub struct StartScript {
     pub crash_by_signal: bool,
     /// Stop answering this long after the port is bound; the process lives on.
     pub stall_after_ms: Option<u64>,
+    /// Start the real gateway as a process of its own and stay in front of it: pass on the request to end, and end with its code.
+    /// Killing the launcher leaves the gateway running.
+    pub launcher: bool,
+    /// Close stdout this long after the port is bound, and live on.
+    pub close_stdout_after_ms: Option<u64>,
     /// Start a process beside the gateway, in the same group.
     pub grandchild: Option<GrandchildScript>,
     /// Lines for stderr before anything else.
@@ -87,6 +92,8 @@ impl Default for StartScript {
             crash_code: 1,
             crash_by_signal: false,
             stall_after_ms: None,
+            launcher: false,
+            close_stdout_after_ms: None,
             grandchild: None,
             stderr: Vec::new(),
             stderr_flood: None,
@@ -113,13 +120,17 @@ pub struct ExitAtStart {
 }
 
 /// A process beside the gateway. Its pid is announced on stdout as `[fake] grandchild pid <n>`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrandchildScript {
     /// How long it lives. Default one minute.
     pub lifetime_ms: u64,
     /// Whether it keeps the gateway's stdout and stderr open. Default true.
     pub holds_output: bool,
+    /// Whether it is a daemon: in a session of its own, out of the gateway's group. Default false. Unix only.
+    pub daemon: bool,
+    /// Whether it takes the gateway's port as soon as that is free, and keeps it. Default false.
+    pub takes_port: bool,
 }
 
 impl Default for GrandchildScript {
@@ -127,6 +138,8 @@ impl Default for GrandchildScript {
         Self {
             lifetime_ms: 60_000,
             holds_output: true,
+            daemon: false,
+            takes_port: false,
         }
     }
 }
@@ -157,6 +170,11 @@ impl ChildScript {
             Ok(text) => serde_json::from_str(&text),
             Err(_) => Ok(Self::default()),
         }
+    }
+
+    /// Whether any start wants one. Asked before the start is counted, for the launcher is none.
+    pub(super) fn has_launcher(&self) -> bool {
+        self.start.launcher || self.first_starts.iter().any(|start| start.launcher)
     }
 
     /// Counts this start and gives what it follows.
