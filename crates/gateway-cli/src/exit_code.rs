@@ -99,6 +99,7 @@ impl From<FailureClass> for ExitCode {
         match class {
             FailureClass::Configuration | FailureClass::InvalidSettings => Self::Configuration,
             FailureClass::UnsuitableRuntime
+            | FailureClass::NewerState
             | FailureClass::PortHeld
             | FailureClass::NotListening => Self::Unavailable,
             FailureClass::LockHeld => Self::TryAgain,
@@ -128,6 +129,7 @@ mod tests {
             (Class::Configuration, 78),
             (Class::InvalidSettings, 78),
             (Class::UnsuitableRuntime, 69),
+            (Class::NewerState, 69),
             (Class::PortHeld, 69),
             (Class::LockHeld, 75),
             (Class::Credentials, 77),

@@ -13,6 +13,9 @@ pub(crate) fn next_step(class: FailureClass, arguments: &UpArguments) -> Option<
         FailureClass::LockHeld => {
             "stop the other gateway, or use another state directory with --state-dir DIR"
         }
+        FailureClass::NewerState => {
+            "run the OpenClaw that used this state last, or a newer one, or use another state directory with --state-dir DIR"
+        }
         FailureClass::Configuration if arguments.no_repair => {
             "leave out --no-repair to let OpenClaw's doctor repair it once, or correct the file by hand"
         }

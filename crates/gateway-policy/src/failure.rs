@@ -18,8 +18,10 @@ pub const EXIT_CONFIGURATION: i32 = 78;
 pub enum FailureClass {
     /// The gateway's configuration file cannot be used.
     Configuration,
-    /// The Node runtime, the package or the state's database does not suit this gateway.
+    /// The Node runtime or the package does not suit this gateway.
     UnsuitableRuntime,
+    /// The state was last used by a newer OpenClaw, and this one cannot read its database.
+    NewerState,
     /// What the caller configured cannot work: a missing program or entry script, an unwritable directory, a failed hook.
     InvalidSettings,
     /// Another process holds the state directory.
@@ -83,7 +85,10 @@ impl FailureClass {
     pub const fn road(self) -> Road {
         match self {
             Self::Configuration => Road::RepairOnce,
-            Self::UnsuitableRuntime | Self::InvalidSettings | Self::Unkillable => Road::Stop,
+            Self::UnsuitableRuntime
+            | Self::NewerState
+            | Self::InvalidSettings
+            | Self::Unkillable => Road::Stop,
             Self::LockHeld | Self::PortHeld => Road::WaitForHolder,
             Self::Credentials => Road::AlternativeCredentialOnce,
             Self::PairingRequired => Road::AwaitApproval,
@@ -97,12 +102,20 @@ impl FailureClass {
         }
     }
 
+    /// Whether OpenClaw's doctor may be able to mend the cause. The doctor runs for nothing else: it cannot end whoever holds the port or
+    /// the state, it cannot make an old build read a newer database, and while it tries it may do harm to a configuration that is sound.
+    #[must_use]
+    pub const fn is_fixable_by_doctor(self) -> bool {
+        matches!(self.road(), Road::RepairOnce)
+    }
+
     /// A short name for logs and machine-readable output, in kebab case.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
             Self::UnsuitableRuntime => "unsuitable-runtime",
+            Self::NewerState => "newer-state",
             Self::InvalidSettings => "invalid-settings",
             Self::LockHeld => "lock-held",
             Self::PortHeld => "port-held",
@@ -199,30 +212,29 @@ const START_TEXTS: &[(FailureClass, &[&str])] = &[
         ],
     ),
     (
+        FailureClass::NewerState,
+        &["newer OpenClaw build", "schema version is newer"],
+    ),
+    (
         FailureClass::UnsuitableRuntime,
-        &[
-            "openclaw: Node",
-            "node:sqlite is unavailable",
-            "newer OpenClaw build",
-            "schema version is newer",
-        ],
+        &["openclaw: Node", "node:sqlite is unavailable"],
     ),
 ];
 
+/// The code with which gateways older than [`EXIT_CONFIGURATION`] end whatever is wrong. Only then the text may accuse the configuration.
+const EXIT_UNSPECIFIC: i32 = 1;
+
 /// Classifies the end of a process that nobody had asked to end.
 ///
-/// Code 78 alone does not prove a broken configuration: OpenClaw 2026.9 also uses it when another gateway owns the same state
-/// directory, so the texts that say so are looked at first. And code 0 within a start is no orderly stop but a lost race for
+/// Code 78 accuses the configuration, but it alone does not prove it guilty: OpenClaw 2026.9 also uses it when another gateway owns the
+/// same state directory, so the texts that name another cause are looked at first. Text by itself accuses the configuration only beside
+/// code 1, with which older gateways end whatever is wrong. And code 0 within a start is no orderly stop but a lost race for
 /// the port, or a reader that went away.
 #[must_use]
 pub fn classify_exit(evidence: &ExitEvidence<'_>) -> FailureClass {
-    if evidence.served {
+    if evidence.served && evidence.code != Some(EXIT_CONFIGURATION) {
         // A running gateway ignores an invalid edit of its configuration; only the code can accuse it here.
-        return if evidence.code == Some(EXIT_CONFIGURATION) {
-            FailureClass::Configuration
-        } else {
-            FailureClass::Temporary
-        };
+        return FailureClass::Temporary;
     }
     let lines = || evidence.stderr.iter().map(String::as_str);
     let said = |fragments: &[&str]| {
@@ -236,7 +248,9 @@ pub fn classify_exit(evidence: &ExitEvidence<'_>) -> FailureClass {
     match evidence.code {
         _ if port_taken => FailureClass::PortHeld,
         Some(EXIT_CONFIGURATION) => FailureClass::Configuration,
-        _ if repair::any_config_invalid_signal(lines()) => FailureClass::Configuration,
+        Some(EXIT_UNSPECIFIC) if repair::any_config_invalid_signal(lines()) => {
+            FailureClass::Configuration
+        }
         _ => FailureClass::Temporary,
     }
 }
@@ -373,7 +387,9 @@ mod tests {
 
     #[test]
     fn exits() {
-        use FailureClass::{Configuration, LockHeld, PortHeld, Temporary, UnsuitableRuntime};
+        use FailureClass::{
+            Configuration, LockHeld, NewerState, PortHeld, Temporary, UnsuitableRuntime,
+        };
         let table = [
             ("exit 78", exit(Some(78), false, &[]), Configuration),
             (
@@ -460,6 +476,72 @@ mod tests {
             ),
             ("78 after serving", exit(Some(78), true, &[]), Configuration),
             (
+                "78 of a restart within the process that lost its state",
+                exit(
+                    Some(78),
+                    true,
+                    &["another OpenClaw process owns gateway-lifecycle"],
+                ),
+                LockHeld,
+            ),
+            (
+                "newer database",
+                exit(
+                    Some(1),
+                    false,
+                    &["the state database was written by a newer OpenClaw build"],
+                ),
+                NewerState,
+            ),
+            (
+                "newer database, with the code of a broken configuration and the hint that does not help",
+                exit(
+                    Some(78),
+                    false,
+                    &[
+                        "the schema version is newer than this build supports",
+                        "Run: openclaw doctor --fix",
+                    ],
+                ),
+                NewerState,
+            ),
+            (
+                "old Node, with a hint to the doctor",
+                exit(
+                    Some(78),
+                    false,
+                    &["openclaw: Node.js v22 is required", "invalid config"],
+                ),
+                UnsuitableRuntime,
+            ),
+            (
+                "port, with a hint to the doctor",
+                exit(
+                    Some(78),
+                    false,
+                    &[
+                        "Port 18789 is already in use.",
+                        "Run: openclaw doctor --fix",
+                    ],
+                ),
+                PortHeld,
+            ),
+            (
+                "the text of a configuration beside a code that says something else",
+                exit(Some(2), false, &["Invalid config at /c.json"]),
+                Temporary,
+            ),
+            (
+                "the text of a configuration beside success",
+                exit(Some(0), false, &["Invalid config at /c.json"]),
+                Temporary,
+            ),
+            (
+                "the text of a configuration beside a signal",
+                exit(None, false, &["Invalid config at /c.json"]),
+                Temporary,
+            ),
+            (
                 "stop that nobody asked for",
                 exit(Some(0), true, &[]),
                 Temporary,
@@ -467,6 +549,35 @@ mod tests {
         ];
         for (name, class, expected) in table {
             assert_eq!(class, expected, "{name}");
+        }
+    }
+
+    /// Cause by cause: what the doctor may be sent to. Whatever is new here has to be decided.
+    #[test]
+    fn the_doctor_is_sent_to_a_broken_configuration_only() {
+        use FailureClass as Class;
+        let table = [
+            (Class::Configuration, true),
+            (Class::UnsuitableRuntime, false),
+            (Class::NewerState, false),
+            (Class::InvalidSettings, false),
+            (Class::LockHeld, false),
+            (Class::PortHeld, false),
+            (Class::Credentials, false),
+            (Class::PairingRequired, false),
+            (Class::ProtocolVersion, false),
+            (Class::StartingUp, false),
+            (Class::NotListening, false),
+            (Class::NotAGateway, false),
+            (Class::NotReady, false),
+            (Class::Unresponsive, false),
+            (Class::Unkillable, false),
+            (Class::PlannedRestart, false),
+            (Class::Temporary, false),
+            (Class::Unknown, false),
+        ];
+        for (class, fixable) in table {
+            assert_eq!(class.is_fixable_by_doctor(), fixable, "{class}");
         }
     }
 
