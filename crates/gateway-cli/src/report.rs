@@ -2,12 +2,13 @@
 //!
 //! The field names are a promise to scripts; the README lists them. A field that has no value is null, never left out.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use gateway_manager::{Failure, GatewayStatus};
 use gateway_policy::budget::{GaveUp, LedgerEntry, Limit};
 use gateway_policy::{JournalEntry, Rule, Time};
-use gateway_process::{ChildExit, OutputSource, StderrLevel};
+use gateway_process::{ChildExit, OutputSource, RepairOutcome, StderrLevel};
 use serde::Serialize;
 
 use crate::exit_code::ExitCode;
@@ -75,8 +76,16 @@ pub(crate) enum Report {
     Repaired {
         succeeded: bool,
         changed: bool,
+        /// `repaired`, `unchanged`, `not-repaired`, `refused` or `edited-meanwhile`.
+        verdict: &'static str,
         config: String,
         backup: Option<String>,
+        /// Why the doctor's work was taken back.
+        reasons: Vec<String>,
+        /// What the doctor had made of the files, where that was taken back.
+        rejected: Vec<String>,
+        /// What the doctor changed, one value a line, without secrets.
+        diff: Vec<String>,
         message: String,
     },
     /// Something did not work that the gateway can do without.
@@ -284,6 +293,29 @@ impl Report {
                 .map(|at| millis(at.elapsed_from_origin().saturating_sub(now))),
             failure: status.failure.as_ref().map(Cause::from),
             gave_up: status.gave_up.as_ref().map(Story::from),
+        }
+    }
+
+    /// A run of the doctor.
+    pub(crate) fn repaired(outcome: &RepairOutcome) -> Self {
+        let aftermath = &outcome.aftermath;
+        let shown = |path: &PathBuf| path.display().to_string();
+        let differences = aftermath.diff.changes.iter().map(ToString::to_string);
+        Self::Repaired {
+            succeeded: outcome.succeeded(),
+            changed: outcome.changed(),
+            verdict: aftermath.verdict.name(),
+            config: shown(&outcome.config),
+            backup: aftermath.backup.as_ref().map(shown),
+            reasons: aftermath
+                .verdict
+                .reasons()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            rejected: aftermath.rejected.iter().map(shown).collect(),
+            diff: differences.collect(),
+            message: format!("{outcome:#}"),
         }
     }
 

@@ -135,16 +135,7 @@ impl<'a> Session<'a> {
                 self.last_exit = Some(exit);
             }
             Delivered::Event(GatewayEvent::Repaired(outcome)) => {
-                self.printer.show(&Report::Repaired {
-                    succeeded: outcome.succeeded(),
-                    changed: outcome.changed,
-                    config: outcome.config.display().to_string(),
-                    backup: outcome
-                        .backup
-                        .as_ref()
-                        .map(|backup| backup.display().to_string()),
-                    message: outcome.to_string(),
-                });
+                self.printer.show(&Report::repaired(&outcome));
             }
             Delivered::Event(GatewayEvent::Warning { message }) => self.warn(message),
             Delivered::Event(GatewayEvent::Output(line)) => self.on_output(line),

@@ -238,6 +238,13 @@ fn a_broken_configuration_is_repaired_once() {
     };
     assert_eq!(repaired["succeeded"], true);
     assert_eq!(repaired["changed"], true);
+    assert_eq!(repaired["verdict"], "repaired");
+    let diff: Vec<_> = repaired["diff"].as_array().unwrap().iter().collect();
+    assert!(
+        diff.contains(&&serde_json::json!("- unknownKey: [redacted]")),
+        "{diff:?}"
+    );
+    assert_eq!(repaired["reasons"], serde_json::json!([]));
     assert_eq!(repaired["config"], support::as_str(&config));
     let backup = fs::read_to_string(repaired["backup"].as_str().unwrap()).unwrap();
     assert_eq!(backup, r#"{"unknownKey": 1}"#);

@@ -103,7 +103,7 @@ pub(crate) fn of_exit(
         "Gateway process {when} ({how}) after {:.1} s.{said}",
         exit.ran_for.as_secs_f64()
     );
-    if class == FailureClass::Configuration
+    if class.is_fixable_by_doctor()
         && let Some(config) = config
     {
         message.push_str(&format!(

@@ -352,10 +352,11 @@ impl Driver {
             Report::Repaired(epoch, outcome) => {
                 let observation = match *outcome {
                     Ok(outcome) => {
-                        tracing::warn!("{outcome}");
+                        tracing::warn!("{outcome:#}");
+                        let outcome = Arc::new(outcome);
                         self.outputs
                             .bus
-                            .publish(GatewayEvent::Repaired(outcome.clone()));
+                            .publish(GatewayEvent::Repaired(Arc::clone(&outcome)));
                         if outcome.succeeded() {
                             Observation::Repaired
                         } else {

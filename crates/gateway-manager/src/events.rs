@@ -76,8 +76,9 @@ pub enum GatewayEvent {
     },
     /// The gateway process has ended.
     Exited(ChildExit),
-    /// The configuration was looked after.
-    Repaired(RepairOutcome),
+    /// The doctor was run on the configuration. What became of it, with the differences, is in
+    /// [`aftermath`](RepairOutcome::aftermath): the doctor's work may have been taken back.
+    Repaired(Arc<RepairOutcome>),
     /// Something did not work that the launch can do without.
     Warning {
         /// What, and what to do.

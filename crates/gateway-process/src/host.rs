@@ -15,7 +15,7 @@ use crate::exit::ChildExit;
 use crate::output::OutputStream;
 use crate::ownership::{Claim, ClaimError, LaunchFingerprint};
 use crate::ports::{PortError, PortOwner};
-use crate::run::{RunError, RunReport};
+use crate::run::{RunError, RunLimits, RunReport};
 use crate::spec::{LaunchSpec, SpawnError};
 use crate::terminate::{Ending, TerminateError, Termination};
 
@@ -99,13 +99,13 @@ pub trait ProcessHost: Send + Sync + 'static {
 
     /// Runs a program to its end and keeps the tail of its output.
     ///
-    /// When `deadline` passes, the program and its whole group are ended by the same rules as a gateway, and only then does
-    /// the call return [`RunError::TimedOut`]. Dropping the future kills the group.
+    /// When a limit passes, the program and its whole group are ended by the same rules as a gateway, and only then does
+    /// the call return [`RunError::TimedOut`] or [`RunError::Silent`]. Dropping the future kills the group.
     ///
     /// # Errors
     /// [`RunError`] when it could not be started, did not finish in time, or could not be ended. An exit code other than
     /// zero is no error here.
-    async fn run(&self, spec: &LaunchSpec, deadline: Duration) -> Result<RunReport, RunError>;
+    async fn run(&self, spec: &LaunchSpec, limits: RunLimits) -> Result<RunReport, RunError>;
 
     /// Does work that may block its thread, on a file for example, and returns when it is done.
     ///

@@ -35,7 +35,10 @@ pub use output::{OutputEvent, OutputLine, OutputSender, OutputSource, OutputStre
 pub use ownership::{Claim, ClaimError, LaunchFingerprint, Owned};
 pub use ports::{PortError, PortOwner};
 pub use redact::Redactor;
-pub use repair::{ConfigRepair, RepairError, RepairOutcome};
-pub use run::{RunError, RunReport};
+pub use repair::{
+    Aftermath, AttemptResult, ConfigChange, ConfigDiff, ConfigRepair, RefusalReason, RepairError,
+    RepairOutcome, RepairVerdict,
+};
+pub use run::{RunError, RunLimits, RunReport};
 pub use spec::{LaunchSpec, OwnerDeath, SpawnError};
 pub use terminate::{Ending, EndingStage, StopMode, TerminateError, Termination};

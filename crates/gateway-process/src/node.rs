@@ -308,7 +308,7 @@ impl NodeRuntime {
             evidence,
         };
         let spec = LaunchSpec::new(program, Environment::from_parent()).args(["--version"]);
-        let report = match run_to_end(&OsProcessHost::new(), &spec, deadline).await {
+        let report = match run_to_end(&OsProcessHost::new(), &spec, deadline.into()).await {
             Ok(report) => report,
             Err(RunError::Spawn(SpawnError::ProgramNotFound { .. })) => {
                 return Err(OpenClawError::NodeMissing {

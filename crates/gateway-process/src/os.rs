@@ -32,7 +32,7 @@ use crate::ownership::{
 };
 use crate::ports::{PORT_TABLE_DEADLINE, PortError, PortOwner, port_owners};
 use crate::pump::{RecentLines, drain};
-use crate::run::{RunError, RunReport, run_to_end};
+use crate::run::{RunError, RunLimits, RunReport, run_to_end};
 use crate::spawner::on_spawner;
 use crate::spec::{LaunchSpec, OwnerDeath, SpawnError};
 use crate::terminate::{Ending, EndingStage, TerminateError, Termination};
@@ -61,7 +61,7 @@ const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// use gateway_process::{Environment, LaunchSpec, OsProcessHost, ProcessHost};
 ///
 /// let spec = LaunchSpec::new("sh", Environment::from_parent()).args(["-c", "echo done"]);
-/// let report = OsProcessHost::new().run(&spec, Duration::from_secs(10)).await?;
+/// let report = OsProcessHost::new().run(&spec, Duration::from_secs(10).into()).await?;
 /// assert!(report.success());
 /// # Ok(()) })
 /// # }
@@ -111,8 +111,8 @@ impl ProcessHost for OsProcessHost {
         port_owners(port, PORT_TABLE_DEADLINE).await
     }
 
-    async fn run(&self, spec: &LaunchSpec, deadline: Duration) -> Result<RunReport, RunError> {
-        run_to_end(self, spec, deadline).await
+    async fn run(&self, spec: &LaunchSpec, limits: RunLimits) -> Result<RunReport, RunError> {
+        run_to_end(self, spec, limits).await
     }
 
     fn time_asleep(&self) -> Duration {

@@ -64,6 +64,19 @@ impl Redactor {
         }
     }
 
+    /// A redactor that knows these values, too. They are guessed to be secrets, so short ones are left out.
+    pub(crate) fn and<'a>(&'a self, guessed: impl IntoIterator<Item = &'a str>) -> Self {
+        let known = self.secrets.iter().map(ExposeSecret::expose_secret);
+        Self::new(known, guessed)
+    }
+
+    /// Whether the whole of `text` is one known secret.
+    pub(crate) fn is_known(&self, text: &str) -> bool {
+        self.secrets
+            .iter()
+            .any(|secret| secret.expose_secret() == text)
+    }
+
     /// `text` without any known secret and without passwords in addresses.
     #[must_use]
     pub fn clean(&self, text: &str) -> String {

@@ -1,48 +1,90 @@
-//! Repairing a gateway's configuration with OpenClaw's own doctor.
+//! Repairing a gateway's configuration with OpenClaw's own doctor, so that it can be undone and makes nothing worse.
 //!
-//! The doctor rewrites the file in place, adds keys that nobody asked for, and has replaced a file it could not parse by a fresh one. So a
-//! copy is made first, and a repair without a copy does not happen. Its exit code says less than one would like: some
-//! releases end with 0 and repair nothing. Therefore the outcome has both, the code and whether the file's content is another one now.
+//! The doctor rewrites the file in place, adds keys that nobody asked for, and has replaced a file it could not parse by a fresh one, put
+//! placeholders where secrets were, and gone back to an older version. So a copy is made first, and a repair without a copy does not
+//! happen; what the doctor made is compared with what was there, value by value; and when something is gone that must not go, the copy is
+//! put back and the doctor's version is kept beside it. Its exit code says less than one would like: some releases end with 0 and repair
+//! nothing.
+//!
+//! One content is given to the doctor once. What was tried is written down beside the configuration, so that neither a restart of the
+//! manager nor a second one tries it again.
+//!
+//! | file beside `openclaw.json` | what it is |
+//! |---|---|
+//! | `openclaw.json.before-repair-<hash>` | the file, or one that it includes, as it was; the newest 20 |
+//! | `openclaw.json.after-repair-<hash>` | what a doctor had made of it, where that was taken back; the newest 20 |
+//! | `openclaw.json.repairs.json` | which contents were tried, when, and how it ended |
+//! | `openclaw.json.repair-lock` | empty; locked while a repair runs |
 //!
 //! The gateway must be gone before the doctor runs; and whether a repair is worth trying is decided elsewhere.
 
-use std::fs;
-use std::io::{self, Read, Write};
+mod compare;
+mod copies;
+#[cfg(test)]
+mod destruction;
+mod diff;
+mod document;
+mod files;
+mod memory;
+mod restore;
+mod tree;
+
+use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
+use self::compare::judge;
+use self::copies::Kind;
+use self::document::Document;
+use self::files::{Configuration, Content, folder_of};
+use self::memory::{Attempt, Copied, Lock, Memory, utc};
+use self::restore::{PutBack, put_back};
 use crate::exit::ChildExit;
 use crate::host::{BlockingWork, ProcessHost};
 use crate::openclaw::{GatewayLaunch, OpenClaw};
 use crate::output::OutputLine;
-use crate::run::RunError;
+use crate::redact::Redactor;
+use crate::run::{RunError, RunLimits, RunReport};
 use crate::spec::LaunchSpec;
 
-/// How long the doctor may take. It was seen to need 2 to 12 s.
-pub const DOCTOR_DEADLINE: Duration = Duration::from_secs(120);
+pub use self::compare::RefusalReason;
+pub use self::copies::COPIES_KEPT;
+pub use self::diff::{ConfigChange, ConfigDiff};
+pub use self::memory::AttemptResult;
 
-/// A configuration is a few KiB. What is larger than this is not copied, and so not repaired.
-const MAX_CONFIG_BYTES: u64 = 16 * 1024 * 1024;
+/// How long the doctor may take. It was seen to need 2 to 12 s; on a slow machine it may migrate a large state first.
+pub const DOCTOR_DEADLINE: Duration = Duration::from_secs(300);
+
+/// How long the doctor may print nothing. It says what it does; one that waits for something is silent.
+pub const DOCTOR_SILENCE: Duration = Duration::from_secs(60);
 
 /// One run of the doctor, prepared.
 #[derive(Clone, Debug)]
 pub struct ConfigRepair {
     doctor: LaunchSpec,
+    version: Option<String>,
     config: PathBuf,
-    deadline: Duration,
+    limits: RunLimits,
+    again: bool,
 }
 
 impl ConfigRepair {
-    /// A repair by the given command of the given file, within [`DOCTOR_DEADLINE`].
+    /// A repair by the given command of the given file, within [`DOCTOR_DEADLINE`] and [`DOCTOR_SILENCE`].
     pub fn new(doctor: LaunchSpec, config: impl Into<PathBuf>) -> Self {
         Self {
             doctor,
+            version: None,
             config: config.into(),
-            deadline: DOCTOR_DEADLINE,
+            limits: RunLimits {
+                overall: DOCTOR_DEADLINE,
+                silence: Some(DOCTOR_SILENCE),
+            },
+            again: false,
         }
     }
 
@@ -52,13 +94,24 @@ impl ConfigRepair {
     /// [`RepairError::UnknownConfig`] when neither a configuration path, nor a state directory, nor a home directory is known.
     pub fn for_launch(openclaw: &OpenClaw, launch: &GatewayLaunch) -> Result<Self, RepairError> {
         let config = launch.config_path().ok_or(RepairError::UnknownConfig)?;
-        Ok(Self::new(openclaw.doctor_spec(launch), config))
+        Ok(Self {
+            version: openclaw.version().map(str::to_owned),
+            ..Self::new(openclaw.doctor_spec(launch), config)
+        })
     }
 
-    /// Sets how long the doctor may take.
+    /// Sets how long the doctor may take, and how long it may be silent.
     #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+    pub fn limits(mut self, limits: impl Into<RunLimits>) -> Self {
+        self.limits = limits.into();
+        self
+    }
+
+    /// Runs the doctor also on a content that it was run on before: for a person who knows that something else has changed since.
+    /// Default no.
+    #[must_use]
+    pub fn again(mut self, again: bool) -> Self {
+        self.again = again;
         self
     }
 
@@ -68,44 +121,448 @@ impl ConfigRepair {
         &self.config
     }
 
-    /// Copies the configuration and runs the doctor. When it returns, the doctor is gone, also after its deadline. Dropping the future
-    /// kills the doctor.
+    /// Copies the configuration, runs the doctor, and puts the copy back when the doctor made it worse. When it returns, the doctor is
+    /// gone, also after its deadline.
+    ///
+    /// Dropping the future kills the doctor, puts back what it changed, and counts as not tried; it blocks on the file system for
+    /// that, because nothing else may touch the file before.
     ///
     /// # Errors
-    /// [`RepairError`] when the file cannot be read or copied (the doctor is not run then), or when the doctor could not be run to
-    /// its end. A doctor that ends with another code than zero is an outcome, not an error.
+    /// [`RepairError`] when the file cannot be read or copied, was tried before, or is being repaired by another process (the
+    /// doctor is not run then), or when the doctor could not be run to its end. A doctor that ends with another code than zero, or whose
+    /// result is taken back, is an outcome, not an error.
     pub async fn run<H: ProcessHost + ?Sized>(
         &self,
         host: &H,
     ) -> Result<RepairOutcome, RepairError> {
-        let config = self.config.clone();
-        let before = blocking(host, move || Snapshot::take_and_copy(&config)).await?;
+        let repair = self.clone();
+        let prepared = blocking(host, move || repair.prepare()).await?;
+        let guard = Guard::over(prepared);
         let finished = host
-            .run(&self.doctor, self.deadline)
+            .run(&self.doctor, self.limits)
             .await
             .map(|report| report.without_secrets_of(&self.doctor.env));
-        let config = self.config.clone();
-        let after = blocking(host, move || {
-            Snapshot::read(&config).map(|(snapshot, _)| snapshot)
-        })
-        .await;
-        // A file that was readable and is not any more has certainly changed.
-        let changed = after.map_or(true, |after| after != before.snapshot);
-        let backup = before.copy;
+        let doctor = DoctorEnd::of(&finished);
+        let prepared = Arc::clone(&guard.prepared);
+        let review = blocking(host, move || Ok(prepared.review())).await?;
+        // By then somebody else may have edited the file.
+        let settling = blocking(host, move || guard.disarm().settle(review, doctor));
+        let aftermath = settling.await?;
         match finished {
             Ok(report) => Ok(RepairOutcome {
                 exit: report.exit,
                 output: report.output,
-                changed,
-                backup,
                 config: self.config.clone(),
+                aftermath,
             }),
             Err(source) => Err(RepairError::Doctor {
                 source,
-                changed,
-                backup,
+                aftermath: Box::new(aftermath),
             }),
         }
+    }
+
+    fn prepare(&self) -> Result<Prepared, RepairError> {
+        let config = || self.config.clone();
+        let no_backup = |source| RepairError::NoBackup {
+            config: config(),
+            source: Arc::new(source),
+        };
+        let read = || {
+            Configuration::read(&self.config).map_err(|(config, source)| RepairError::Unreadable {
+                config,
+                source: Arc::new(source),
+            })
+        };
+        let mut prepared = Prepared {
+            before: read()?,
+            backup: None,
+            others: Vec::new(),
+            attempt: None,
+            known: self.doctor.env.redactor(),
+            _lock: None,
+        };
+        if prepared.before.main.content == Content::Missing {
+            // Nothing to copy, and nothing to remember it by.
+            return Ok(prepared);
+        }
+        let lock = Lock::take(&self.config).map_err(no_backup)?;
+        prepared._lock = Some(lock.ok_or_else(|| RepairError::InProgress { config: config() })?);
+        self.finish_what_was_begun();
+        // Whoever had the lock before may have changed it.
+        prepared.before = read()?;
+        let mut attempt = Attempt::begun(prepared.before.hash(), self.version.clone());
+        let no_memory = |source| RepairError::NoMemory {
+            config: config(),
+            source: Arc::new(source),
+        };
+        let mut memory = Memory::of(&self.config).map_err(no_memory)?;
+        if let Some(earlier) = memory.earlier(&attempt).filter(|_| !self.again) {
+            return Err(RepairError::AlreadyTried {
+                config: config(),
+                at: earlier.when(),
+                result: earlier.result,
+                memory: memory.path,
+            });
+        }
+        let folder = folder_of(&self.config);
+        prepared.others = copies::other_versions(&self.config)
+            .into_iter()
+            .filter_map(|(path, content)| match Document::read(&content) {
+                Document::Whole(tree) => Some((path, tree)),
+                Document::Damaged { .. } => None,
+            })
+            .collect();
+        for file in prepared.before.files() {
+            let Some(content) = file.content.bytes() else {
+                continue;
+            };
+            let copy =
+                copies::keep(folder, &file.path, Kind::Before, content).map_err(no_backup)?;
+            attempt.copies.push(Copied {
+                file: file.path.to_string_lossy().into_owned(),
+                copy: copy.to_string_lossy().into_owned(),
+            });
+            prepared.backup.get_or_insert(copy);
+        }
+        memory.note(&attempt).map_err(no_memory)?;
+        prepared.attempt = Some(attempt);
+        Ok(prepared)
+    }
+
+    /// A repair whose program or machine ended in the middle of it is finished by the next one: what its doctor has made worse is taken
+    /// back. Files that were written after that doctor's time are somebody else's work and left alone.
+    fn finish_what_was_begun(&self) {
+        let unfinished =
+            Memory::of(&self.config).map_or_else(|_| Vec::new(), |memory| memory.unfinished());
+        for attempt in unfinished {
+            let over = attempt.when() + self.limits.overall;
+            let contents = attempt.copies.iter().filter_map(|copied| {
+                let content = copies::content_of(Path::new(&copied.copy))?;
+                Some((PathBuf::from(&copied.file), content))
+            });
+            let Some(before) = Configuration::of_contents(&self.config, contents) else {
+                continue;
+            };
+            let is_later = |file: &files::ConfigFile| {
+                let facts = std::fs::metadata(&file.path);
+                facts
+                    .and_then(|facts| facts.modified())
+                    .is_ok_and(|written| written > over)
+            };
+            if before.files().any(is_later) {
+                continue;
+            }
+            let backup = attempt
+                .copies
+                .first()
+                .map(|copied| PathBuf::from(&copied.copy));
+            let prepared = Prepared {
+                before,
+                backup,
+                others: Vec::new(),
+                attempt: Some(attempt),
+                known: self.doctor.env.redactor(),
+                _lock: None,
+            };
+            let review = prepared.review();
+            let doctor = if review.reasons.is_empty() {
+                DoctorEnd::Succeeded
+            } else {
+                DoctorEnd::Ended
+            };
+            match prepared.settle(review, doctor) {
+                Ok(aftermath) => tracing::warn!(
+                    "finished a repair of {} that had been interrupted: it was {aftermath:#}",
+                    self.config.display()
+                ),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+    }
+}
+
+/// How it went for the doctor, as far as its work is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DoctorEnd {
+    Succeeded,
+    Failed,
+    /// We ended it.
+    Ended,
+    /// It did not begin.
+    NeverRan,
+    /// Nobody wants the repair any more.
+    CalledOff,
+}
+
+impl DoctorEnd {
+    fn of(finished: &Result<RunReport, RunError>) -> Self {
+        match finished {
+            Ok(report) if report.success() => Self::Succeeded,
+            Ok(_) => Self::Failed,
+            Err(RunError::Spawn(_)) => Self::NeverRan,
+            Err(_) => Self::Ended,
+        }
+    }
+}
+
+/// A configuration with its copies made, ready for the doctor.
+#[derive(Debug)]
+struct Prepared {
+    before: Configuration,
+    /// The copy of the file itself.
+    backup: Option<PathBuf>,
+    /// Other versions of the file that were beside it.
+    others: Vec<(PathBuf, Value)>,
+    attempt: Option<Attempt>,
+    /// The secrets that the doctor is given.
+    known: Redactor,
+    _lock: Option<Lock>,
+}
+
+/// What the doctor made of it.
+struct Review {
+    after: Configuration,
+    reasons: Vec<RefusalReason>,
+    diff: ConfigDiff,
+}
+
+impl Prepared {
+    fn review(&self) -> Review {
+        let after = self.before.again();
+        let partial = !self.before.is_whole() || !after.is_whole();
+        Review {
+            reasons: judge(&self.before, &after, &self.others, &self.known),
+            diff: ConfigDiff::between(&self.before.tree(), &after.tree(), partial, &self.known),
+            after,
+        }
+    }
+
+    /// Lets the doctor's work stay, or takes it back.
+    fn settle(&self, review: Review, doctor: DoctorEnd) -> Result<Aftermath, RepairError> {
+        let mut aftermath = Aftermath {
+            verdict: RepairVerdict::NotRepaired,
+            diff: review.diff,
+            backup: self.backup.clone(),
+            rejected: Vec::new(),
+        };
+        let changed: Vec<_> = self
+            .before
+            .files()
+            .filter_map(|was| Some((was, &review.after.file(&was.path)?.content)))
+            .filter(|(was, is)| was.content != **is)
+            .collect();
+        let succeeded = doctor == DoctorEnd::Succeeded;
+        if changed.is_empty() {
+            if succeeded {
+                aftermath.verdict = RepairVerdict::Unchanged;
+            }
+        } else if succeeded && review.reasons.is_empty() {
+            aftermath.verdict = RepairVerdict::Repaired;
+        } else {
+            let mut reasons = review.reasons;
+            if !succeeded {
+                reasons.insert(0, RefusalReason::DoctorFailed);
+            }
+            let mut edited = false;
+            for (was, is) in changed {
+                let put_back = self.take_back(was, is, &mut aftermath.rejected);
+                edited |= put_back.map_err(|source| RepairError::NotPutBack {
+                    config: was.path.clone(),
+                    backup: self.backup.clone(),
+                    source: Arc::new(source),
+                })?;
+            }
+            aftermath.verdict = if edited {
+                RepairVerdict::EditedMeanwhile { reasons }
+            } else {
+                RepairVerdict::Refused { reasons }
+            };
+        }
+        self.remember(doctor, &aftermath.verdict);
+        Ok(aftermath)
+    }
+
+    /// Keeps what the doctor made of a file, and puts the file back. `true` when somebody else has edited it, so that it stays.
+    fn take_back(
+        &self,
+        was: &files::ConfigFile,
+        is: &Content,
+        rejected: &mut Vec<PathBuf>,
+    ) -> io::Result<bool> {
+        if let Content::Bytes(content) = is {
+            let folder = folder_of(&self.before.main.path);
+            rejected.push(copies::keep(folder, &was.path, Kind::After, content)?);
+        }
+        match put_back(was, is)? {
+            PutBack::Done { moved } => {
+                rejected.extend(moved);
+                Ok(false)
+            }
+            PutBack::EditedMeanwhile => Ok(true),
+        }
+    }
+
+    fn remember(&self, doctor: DoctorEnd, verdict: &RepairVerdict) {
+        let Some(attempt) = &self.attempt else {
+            return;
+        };
+        let result = match (doctor, verdict) {
+            (DoctorEnd::NeverRan | DoctorEnd::CalledOff, _) => None,
+            (_, RepairVerdict::Repaired) => Some(AttemptResult::Repaired),
+            (_, RepairVerdict::Refused { .. }) => Some(AttemptResult::Refused),
+            (_, RepairVerdict::EditedMeanwhile { .. }) => Some(AttemptResult::EditedMeanwhile),
+            (DoctorEnd::Ended, _) => Some(AttemptResult::DoctorFailed),
+            (_, RepairVerdict::Unchanged | RepairVerdict::NotRepaired) => {
+                Some(AttemptResult::Unchanged)
+            }
+        };
+        let written = Memory::of(&self.before.main.path).and_then(|mut memory| match result {
+            Some(result) => memory.note(&Attempt {
+                result,
+                ..attempt.clone()
+            }),
+            None => memory.forget(attempt),
+        });
+        if let Err(error) = written {
+            // It stays written down as begun, and so is not tried again.
+            tracing::warn!(%error, "how the repair of the configuration ended could not be written down");
+        }
+    }
+}
+
+/// Undoes a repair that nobody waits for any more. The doctor is killed by whoever drops its run, which comes first.
+struct Guard {
+    prepared: Arc<Prepared>,
+    armed: bool,
+}
+
+impl Guard {
+    fn over(prepared: Prepared) -> Self {
+        Self {
+            prepared: Arc::new(prepared),
+            armed: true,
+        }
+    }
+
+    fn disarm(mut self) -> Arc<Prepared> {
+        self.armed = false;
+        Arc::clone(&self.prepared)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let review = self.prepared.review();
+        if let Err(error) = self.prepared.settle(review, DoctorEnd::CalledOff) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// What became of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RepairVerdict {
+    /// The doctor succeeded and changed the file, and nothing that matters is gone.
+    Repaired,
+    /// The doctor succeeded and left the file as it was.
+    Unchanged,
+    /// The doctor failed and left the file as it was.
+    NotRepaired,
+    /// The doctor changed the file, and that was taken back: the file is as it was.
+    Refused {
+        /// Why; at least one.
+        reasons: Vec<RefusalReason>,
+    },
+    /// The doctor's change was to be taken back, but somebody else has edited the file since, so it was left alone.
+    EditedMeanwhile {
+        /// What was wrong with the doctor's change; at least one.
+        reasons: Vec<RefusalReason>,
+    },
+}
+
+impl RepairVerdict {
+    /// A short name for logs and machine-readable output, in kebab case.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Repaired => "repaired",
+            Self::Unchanged => "unchanged",
+            Self::NotRepaired => "not-repaired",
+            Self::Refused { .. } => "refused",
+            Self::EditedMeanwhile { .. } => "edited-meanwhile",
+        }
+    }
+
+    /// What was wrong with the doctor's work; empty when nothing was.
+    #[must_use]
+    pub fn reasons(&self) -> &[RefusalReason] {
+        match self {
+            Self::Refused { reasons } | Self::EditedMeanwhile { reasons } => reasons,
+            Self::Repaired | Self::Unchanged | Self::NotRepaired => &[],
+        }
+    }
+}
+
+/// What a run of the doctor left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Aftermath {
+    /// What became of the configuration.
+    pub verdict: RepairVerdict,
+    /// What the doctor did to it, whether or not that stayed.
+    pub diff: ConfigDiff,
+    /// The copy of the file as it was; `None` when there was no file. Copies of included files are beside it.
+    pub backup: Option<PathBuf>,
+    /// What the doctor made of the files, where that was taken back.
+    pub rejected: Vec<PathBuf>,
+}
+
+impl fmt::Display for Aftermath {
+    /// One line; with `{:#}` the differences follow, one a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let because = |f: &mut fmt::Formatter<'_>, reasons: &[RefusalReason]| {
+            for (index, reason) in reasons.iter().take(5).enumerate() {
+                f.write_str(if index == 0 { ": " } else { ", " })?;
+                write!(f, "{reason}")?;
+            }
+            match reasons.len().saturating_sub(5) {
+                0 => Ok(()),
+                more => write!(f, ", and {more} more"),
+            }
+        };
+        match &self.verdict {
+            RepairVerdict::Repaired => f.write_str("repaired")?,
+            RepairVerdict::Unchanged => {
+                f.write_str("left unchanged (the doctor saw nothing to repair)")?;
+            }
+            RepairVerdict::NotRepaired => f.write_str("not repaired")?,
+            RepairVerdict::Refused { reasons } => {
+                f.write_str("put back, because the doctor made it worse")?;
+                because(f, reasons)?;
+            }
+            RepairVerdict::EditedMeanwhile { reasons } => {
+                f.write_str("edited by somebody else while the doctor ran, and left alone; the doctor made it worse")?;
+                because(f, reasons)?;
+            }
+        }
+        match &self.backup {
+            Some(backup) => write!(f, "; the file as it was: {}", backup.display())?,
+            None => f.write_str("; there was no file before")?,
+        }
+        for rejected in &self.rejected {
+            write!(f, "; what the doctor made of it: {}", rejected.display())?;
+        }
+        if f.alternate() && !self.diff.is_empty() {
+            for line in self.diff.to_string().lines() {
+                write!(f, "\n  {line}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -116,35 +573,39 @@ pub struct RepairOutcome {
     pub exit: ChildExit,
     /// The last lines it printed, without the secrets of its environment.
     pub output: Vec<OutputLine>,
-    /// The configuration file has another content than before, or exists now and did not before.
-    pub changed: bool,
-    /// The copy of the file as it was; `None` when there was no file.
-    pub backup: Option<PathBuf>,
     /// The configuration file.
     pub config: PathBuf,
+    /// What became of it.
+    pub aftermath: Aftermath,
 }
 
 impl RepairOutcome {
-    /// `true` when the doctor says that it succeeded: exit code 0 and nothing else.
+    /// `true` when the doctor ended with code 0, its only success, and its work was not taken back.
     #[must_use]
     pub fn succeeded(&self) -> bool {
-        self.exit.code == Some(0)
+        matches!(
+            self.aftermath.verdict,
+            RepairVerdict::Repaired | RepairVerdict::Unchanged
+        )
+    }
+
+    /// `true` when the configuration is another one than before, by the work of the doctor.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        self.aftermath.verdict == RepairVerdict::Repaired
     }
 }
 
-impl std::fmt::Display for RepairOutcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let verdict = match (self.succeeded(), self.changed) {
-            (true, true) => "repaired",
-            (true, false) => "left unchanged (the doctor saw nothing to repair)",
-            (false, true) => "changed, but the doctor failed",
-            (false, false) => "not repaired",
-        };
-        write!(f, "{} was {verdict}: {}", self.config.display(), self.exit)?;
-        match &self.backup {
-            Some(backup) => write!(f, "; the file as it was: {}", backup.display()),
-            None => f.write_str("; there was no file before"),
-        }
+impl fmt::Display for RepairOutcome {
+    /// One line; with `{:#}` the differences follow, one a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: doctor {}; it was ",
+            self.config.display(),
+            self.exit
+        )?;
+        self.aftermath.fmt(f)
     }
 }
 
@@ -157,7 +618,7 @@ pub enum RepairError {
         "the configuration file of the gateway is not known; set a state directory, HOME or OPENCLAW_CONFIG_PATH"
     )]
     UnknownConfig,
-    /// The file is there and cannot be read.
+    /// The file, or one that it includes, is there and cannot be read.
     #[error("the configuration {} cannot be read ({source}); it was not touched: correct its permissions and try again", .config.display())]
     Unreadable {
         /// The file.
@@ -173,117 +634,50 @@ pub enum RepairError {
         /// The operating system's answer.
         source: Arc<io::Error>,
     },
-    /// The doctor did not run to its end.
-    #[error("the doctor did not finish: {source}; the configuration was {}{}", if *.changed { "changed" } else { "not changed" }, .backup.as_ref().map(|backup| format!(", the file as it was: {}", backup.display())).unwrap_or_default())]
+    /// It could not be found out or written down what was tried, so the doctor was not run.
+    #[error("the attempts to repair {} could not be written down beside it ({source}), so the doctor was not run; repair the file by hand", .config.display())]
+    NoMemory {
+        /// The file.
+        config: PathBuf,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
+    /// Another process is repairing it at this moment.
+    #[error("the configuration {} is being repaired by another process; wait until that has finished", .config.display())]
+    InProgress {
+        /// The file.
+        config: PathBuf,
+    },
+    /// The doctor was run on exactly this content before.
+    #[error("the doctor was already run on this content of {} at {}: {result}; correct the file by hand (any change of it, or another version of OpenClaw, makes a new attempt possible; attempts are written down in {})", .config.display(), utc(*.at), .memory.display())]
+    AlreadyTried {
+        /// The file.
+        config: PathBuf,
+        /// When that was.
+        at: SystemTime,
+        /// How it ended.
+        result: AttemptResult,
+        /// Where it is written down.
+        memory: PathBuf,
+    },
+    /// The doctor did not run to its end. What it had changed by then was put back.
+    #[error("the doctor did not finish: {source}; the configuration was {aftermath}")]
     Doctor {
         /// What happened to it.
         source: RunError,
-        /// Whether the file's content is another one now.
-        changed: bool,
-        /// The copy of the file as it was; `None` when there was no file.
-        backup: Option<PathBuf>,
+        /// What became of the configuration.
+        aftermath: Box<Aftermath>,
     },
-}
-
-/// A file's content, by its hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Snapshot {
-    Missing,
-    Content([u8; 32]),
-}
-
-struct Copied {
-    snapshot: Snapshot,
-    copy: Option<PathBuf>,
-}
-
-impl Snapshot {
-    fn read(config: &Path) -> Result<(Self, Vec<u8>), RepairError> {
-        let unreadable = |source| RepairError::Unreadable {
-            config: config.to_owned(),
-            source: Arc::new(source),
-        };
-        let file = match fs::File::open(config) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok((Self::Missing, Vec::new()));
-            }
-            Err(error) => return Err(unreadable(error)),
-        };
-        let mut content = Vec::new();
-        file.take(MAX_CONFIG_BYTES + 1)
-            .read_to_end(&mut content)
-            .map_err(unreadable)?;
-        if content.len() as u64 > MAX_CONFIG_BYTES {
-            let message = format!("it is larger than {MAX_CONFIG_BYTES} bytes");
-            return Err(unreadable(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                message,
-            )));
-        }
-        Ok((Self::Content(Sha256::digest(&content).into()), content))
-    }
-
-    fn take_and_copy(config: &Path) -> Result<Copied, RepairError> {
-        let (snapshot, content) = Self::read(config)?;
-        let copy = match snapshot {
-            Self::Missing => None,
-            Self::Content(hash) => {
-                let copy = copy_beside(config, &hash, &content).map_err(|source| {
-                    RepairError::NoBackup {
-                        config: config.to_owned(),
-                        source: Arc::new(source),
-                    }
-                })?;
-                Some(copy)
-            }
-        };
-        Ok(Copied { snapshot, copy })
-    }
-}
-
-/// Writes `<name>.before-repair-<hash>` beside the file, readable for its owner only. The name follows from the content, so repairing the
-/// same broken file a hundred times makes one copy, and no copy is ever overwritten.
-fn copy_beside(config: &Path, hash: &[u8; 32], content: &[u8]) -> io::Result<PathBuf> {
-    let folder = config
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut name = config.file_name().unwrap_or_default().to_owned();
-    name.push(".before-repair-");
-    for byte in &hash[..8] {
-        name.push(format!("{byte:02x}"));
-    }
-    let target = folder.join(&name);
-    for attempt in 1..=16_u32 {
-        let target = if attempt == 1 {
-            target.clone()
-        } else {
-            // Something else has the name: a copy that somebody edited.
-            let mut numbered = name.clone();
-            numbered.push(format!("-{attempt}"));
-            folder.join(numbered)
-        };
-        // Complete or absent: written under another name, and only then given its own, unless that is taken.
-        let mut file = tempfile::Builder::new()
-            .prefix(".before-repair-")
-            .tempfile_in(folder)?;
-        file.write_all(content)?;
-        file.as_file().sync_all()?;
-        match file.persist_noclobber(&target) {
-            Ok(_) => return Ok(target),
-            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {
-                if fs::read(&target).is_ok_and(|existing| existing == content) {
-                    return Ok(target);
-                }
-            }
-            Err(error) => return Err(error.error),
-        }
-    }
-    Err(io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        format!("{} and its numbered names are taken", target.display()),
-    ))
+    /// The doctor made it worse, and the file could not be put back.
+    #[error("the doctor made {} worse, and it could not be put back ({source}){}", .config.display(), .backup.as_ref().map(|backup| format!("; do so by hand: the file as it was is {}", backup.display())).unwrap_or_default())]
+    NotPutBack {
+        /// The file.
+        config: PathBuf,
+        /// The copy of the configuration as it was.
+        backup: Option<PathBuf>,
+        /// The operating system's answer.
+        source: Arc<io::Error>,
+    },
 }
 
 async fn blocking<T: Send + 'static, H: ProcessHost + ?Sized>(

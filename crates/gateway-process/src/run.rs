@@ -18,6 +18,24 @@ pub const REPORT_LINES: usize = 120;
 /// How long a program whose time is over may take to end by itself, but never longer than the time it had.
 const ASK_FOR: Duration = Duration::from_secs(5);
 
+/// How long a program may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunLimits {
+    /// From its start to its end.
+    pub overall: Duration,
+    /// Without a line of output. `None` for a program that may be silent all the time; that is the default of a plain [`Duration`].
+    pub silence: Option<Duration>,
+}
+
+impl From<Duration> for RunLimits {
+    fn from(overall: Duration) -> Self {
+        Self {
+            overall,
+            silence: None,
+        }
+    }
+}
+
 /// What a finished program left to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunReport {
@@ -73,6 +91,16 @@ pub enum RunError {
         /// What it had printed by then, without the secrets of its environment: an error ends up in logs.
         report: Box<RunReport>,
     },
+    /// It printed nothing for too long; it is gone now.
+    #[error("`{command}` printed nothing for {silence:?} and was ended: {}; its last line was {:?}; run it by hand to see what it waits for", .report.exit, .report.output.last().map_or("", |line| line.text.as_str()))]
+    Silent {
+        /// The command line, redacted.
+        command: String,
+        /// How long it may be silent.
+        silence: Duration,
+        /// What it had printed by then, without the secrets of its environment.
+        report: Box<RunReport>,
+    },
     /// It did not finish in time, and could not be ended either.
     #[error("`{command}` did not finish within {deadline:?} and could not be ended: {source}")]
     NotEnded {
@@ -92,21 +120,29 @@ pub enum RunError {
 pub async fn run_to_end<H: ProcessHost + ?Sized>(
     host: &H,
     spec: &LaunchSpec,
-    deadline: Duration,
+    limits: RunLimits,
 ) -> Result<RunReport, RunError> {
     let child = host.spawn(spec).await?;
     let mut stream = child.output();
     let mut tail = Tail::default();
-    let finished = timeout(deadline, async {
-        while let Some(event) = stream.next().await {
-            tail.push(event);
+    let finished = timeout(limits.overall, async {
+        loop {
+            let silence = limits.silence.unwrap_or(Duration::MAX);
+            match timeout(silence, stream.next()).await {
+                Ok(Some(event)) => tail.push(event),
+                // Both pipes are closed; a program that goes on all the same is waited for without hearing from it.
+                Ok(None) => return timeout(silence, child.wait()).await,
+                Err(silent) => return Err(silent),
+            }
         }
-        child.wait().await
     })
     .await;
-    if let Ok(exit) = finished {
+    if let Ok(Ok(exit)) = finished {
         return Ok(tail.report(exit));
     }
+    // Whatever was waited for longer than the program may be silent: that limit has passed, and the other one has not.
+    let silence = limits.silence.filter(|_| finished.is_ok());
+    let deadline = silence.unwrap_or(limits.overall);
     let request =
         Termination::new(TerminationReason::DeadlineExceeded).ask_for(ASK_FOR.min(deadline));
     let ended = child.terminate(request).await;
@@ -117,10 +153,18 @@ pub async fn run_to_end<H: ProcessHost + ?Sized>(
             while let Some(event) = stream.next().await {
                 tail.push(event);
             }
-            Err(RunError::TimedOut {
-                command,
-                deadline,
-                report: Box::new(tail.report(exit).without_secrets_of(&spec.env)),
+            let report = Box::new(tail.report(exit).without_secrets_of(&spec.env));
+            Err(match silence {
+                Some(silence) => RunError::Silent {
+                    command,
+                    silence,
+                    report,
+                },
+                None => RunError::TimedOut {
+                    command,
+                    deadline,
+                    report,
+                },
             })
         }
         Err(source) => Err(RunError::NotEnded {

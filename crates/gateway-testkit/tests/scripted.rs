@@ -9,7 +9,7 @@ use gateway_client::{
 };
 use gateway_process::{
     BlockingWork, Environment, ExitReason, LaunchSpec, ManagedChild, ProcessHost, RunError,
-    SpawnError, TerminateError, Termination, TerminationReason,
+    RunLimits, SpawnError, TerminateError, Termination, TerminationReason,
 };
 use gateway_testkit::fake_gateway::Refusal;
 use gateway_testkit::scripted::{
@@ -365,10 +365,24 @@ async fn runs_end_in_time_or_are_ended() {
         ..RunPlan::default()
     });
     let doctor = LaunchSpec::new("openclaw", Environment::empty()).args(["doctor", "--fix"]);
-    let report = machine.host().run(&doctor, secs(120)).await.unwrap();
+    let report = machine.host().run(&doctor, secs(120).into()).await.unwrap();
     assert!(report.success());
-    let error = machine.host().run(&doctor, secs(120)).await.unwrap_err();
+    let error = machine
+        .host()
+        .run(&doctor, secs(120).into())
+        .await
+        .unwrap_err();
     assert!(matches!(error, RunError::TimedOut { .. }));
+    machine.plan_run(RunPlan {
+        takes: secs(61),
+        ..RunPlan::default()
+    });
+    let limits = RunLimits {
+        overall: secs(120),
+        silence: Some(secs(60)),
+    };
+    let error = machine.host().run(&doctor, limits).await.unwrap_err();
+    assert!(matches!(error, RunError::Silent { .. }));
     assert_eq!(
         repaired.load(Ordering::Relaxed),
         1,
@@ -383,7 +397,7 @@ async fn what_must_never_happen_is_noticed() {
     assert!(machine.violations().is_empty());
     let _second = machine.host().spawn(&launch()).await.unwrap();
     assert_eq!(machine.violations().len(), 1, "two living children");
-    machine.host().run(&launch(), secs(1)).await.unwrap();
+    machine.host().run(&launch(), secs(1).into()).await.unwrap();
     assert_eq!(machine.violations().len(), 2, "a program beside them");
     let panicked = std::panic::catch_unwind(|| machine.assert_no_violations());
     assert!(panicked.is_err());

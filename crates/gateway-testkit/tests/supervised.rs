@@ -341,9 +341,9 @@ async fn a_broken_configuration_is_repaired_once() {
             _ => None,
         })
         .await;
-        assert!(outcome.succeeded() && outcome.changed, "{outcome}");
+        assert!(outcome.succeeded() && outcome.changed(), "{outcome}");
         assert_eq!(
-            std::fs::read_to_string(outcome.backup.unwrap()).unwrap(),
+            std::fs::read_to_string(outcome.aftermath.backup.as_ref().unwrap()).unwrap(),
             broken
         );
         assert_eq!(bench.starts(), 2);
@@ -379,6 +379,91 @@ async fn a_configuration_beyond_repair_ends_the_start_with_its_cause() {
         failed(within(manager.start()).await).class,
         FailureClass::Configuration
     );
+    within(manager.stop()).await.unwrap();
+}
+
+/// The doctor ends with 0 and has thrown everything away: the file is as it was, the start has failed with the reasons, and neither a new
+/// start nor a new manager lets the doctor try that again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doctor_that_makes_it_worse_is_undone_and_not_asked_again() {
+    let mut bench = Bench::plain();
+    bench.script.doctor.leaves = Some("{}".to_owned());
+    let broken = r#"{"nonsense": true, "gateway": {"mode": "local"}, "channels": {"x": {"token": "s3cret-of-x"}}}"#;
+    bench.write_config(broken);
+    let manager = bench.manager();
+    let mut events = manager.events();
+    let failure = failed(within(manager.start()).await);
+    assert_eq!(failure.class, FailureClass::Configuration);
+    let outcome = event(&mut events, |event| match event {
+        GatewayEvent::Repaired(outcome) => Some(outcome.clone()),
+        _ => None,
+    })
+    .await;
+    assert_eq!(outcome.exit.code, Some(0));
+    assert!(!outcome.succeeded() && !outcome.changed(), "{outcome}");
+    let told = format!("{outcome:#}");
+    for part in [
+        "gateway.mode is gone",
+        "channels.x is gone",
+        "- channels.x.token: [redacted]",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    assert!(failure.message.contains("channels.x is gone"), "{failure}");
+    assert!(
+        !format!("{failure} {outcome:?}").contains("s3cret"),
+        "{outcome:?}"
+    );
+    assert_eq!(std::fs::read_to_string(bench.config()).unwrap(), broken);
+    assert_eq!(
+        (manager.status().borrow().phase, bench.starts()),
+        (Phase::Failed, 1)
+    );
+
+    let again = failed(within(manager.start()).await);
+    assert!(again.message.contains("already run"), "{again}");
+    within(manager.stop()).await.unwrap();
+    let other = bench.manager();
+    let again = failed(within(other.start()).await);
+    assert!(again.message.contains("already run"), "{again}");
+    assert_eq!(bench.starts(), 3);
+    within(other.stop()).await.unwrap();
+    let state = bench.config().with_file_name("");
+    let copies = std::fs::read_dir(state).unwrap();
+    let names: Vec<String> = copies
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let of = |kind: &str| names.iter().filter(|name| name.contains(kind)).count();
+    assert_eq!(
+        (of(".before-repair-"), of(".after-repair-")),
+        (1, 1),
+        "{names:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_state_is_not_the_doctors_business() {
+    let mut bench = Bench::new(StartScript {
+        exit_at_start: Some(ExitAtStart {
+            code: 78,
+            stderr: vec![
+                "the state was written by a newer OpenClaw build".to_owned(),
+                "Run: openclaw doctor --fix".to_owned(),
+            ],
+        }),
+        ..StartScript::default()
+    });
+    bench.script.doctor.leaves = Some("{}".to_owned());
+    bench.write_config(r#"{"gateway": {"port": 1}}"#);
+    let manager = bench.manager();
+    let failure = failed(within(manager.start()).await);
+    assert_eq!(failure.class, FailureClass::NewerState);
+    assert_eq!(
+        (manager.status().borrow().phase, bench.starts()),
+        (Phase::Failed, 1)
+    );
+    let config = std::fs::read_to_string(bench.config()).unwrap();
+    assert_eq!(config, r#"{"gateway": {"port": 1}}"#);
     within(manager.stop()).await.unwrap();
 }
 

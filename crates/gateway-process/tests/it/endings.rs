@@ -439,7 +439,7 @@ fn the_end_of_the_runtime_is_the_end_of_the_child_and_its_waiters_are_told() {
 #[tokio::test]
 async fn a_run_that_takes_too_long_is_over_when_the_call_returns() {
     let spec: LaunchSpec = script("trap '' TERM; sleep 1000 & echo $$ $!; wait; wait");
-    let error = soon(OsProcessHost::new().run(&spec, Duration::from_millis(300)))
+    let error = soon(OsProcessHost::new().run(&spec, Duration::from_millis(300).into()))
         .await
         .unwrap_err();
     let RunError::TimedOut {
@@ -466,7 +466,7 @@ async fn the_last_words_of_a_run_that_takes_too_long_hold_no_secret() {
     spec.env
         .set_secret("OPENCLAW_GATEWAY_TOKEN", "s3cret-value".into())
         .set("KEY", "another-secret");
-    let error = soon(OsProcessHost::new().run(&spec, Duration::from_secs(1)))
+    let error = soon(OsProcessHost::new().run(&spec, Duration::from_secs(1).into()))
         .await
         .unwrap_err();
     let text = format!("{error} {error:?}");
@@ -486,7 +486,7 @@ async fn a_dropped_run_leaves_nothing_behind() {
         file.display()
     ));
     let host = OsProcessHost::new();
-    let run = host.run(&spec, PATIENCE);
+    let run = host.run(&spec, PATIENCE.into());
     let started = async {
         while !file.exists() {
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -26,7 +26,7 @@ async fn the_environment_is_complete_and_only_the_sign_of_the_launch_is_added() 
     env.set("OPENCLAW_NO_RESPAWN", "1")
         .set_secret("OPENCLAW_GATEWAY_TOKEN", "s3cret-value".into());
     let spec = LaunchSpec::new("/usr/bin/env", env);
-    let report = soon(OsProcessHost::new().run(&spec, PATIENCE))
+    let report = soon(OsProcessHost::new().run(&spec, PATIENCE.into()))
         .await
         .unwrap();
     let mut lines: Vec<_> = report.lines(OutputSource::Stdout).collect();

@@ -1,7 +1,9 @@
 //! The crate against real processes: small shell scripts with known behaviour.
 #![cfg(unix)]
 
+mod destruction;
 mod endings;
+mod incidents;
 mod launching;
 #[cfg(feature = "mock")]
 mod mock;

@@ -8,7 +8,7 @@ use crate::support::{PATIENCE, next_line, script, soon, spawn};
 async fn lines_come_whole_and_clean_however_they_were_written() {
     let text = r"printf 'Inva'; sleep 0.05; printf 'lid con\033[31mfig\033[0m\r\n'; printf '\n'; printf 'last'
         printf 'ExperimentalWarning: x\n' >&2; printf '\n  \n\033[1mboom\033[0m' >&2";
-    let report = soon(OsProcessHost::new().run(&script(text), PATIENCE))
+    let report = soon(OsProcessHost::new().run(&script(text), PATIENCE.into()))
         .await
         .unwrap();
     assert!(report.success());

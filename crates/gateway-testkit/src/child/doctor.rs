@@ -13,6 +13,16 @@ use crate::fake_gateway::{ConfigProblem, ROOT_KEYS, Vintage, check_configuration
 
 pub(super) fn run(script: &ChildScript, surroundings: &Surroundings) -> ExitCode {
     std::thread::sleep(Duration::from_millis(script.doctor.takes_ms));
+    if let Some(text) = &script.doctor.leaves {
+        if let Err(error) = std::fs::write(&surroundings.config_path, text) {
+            eprintln!(
+                "cannot write {}: {error}",
+                surroundings.config_path.display()
+            );
+            return ExitCode::FAILURE;
+        }
+        return ExitCode::from(script.doctor.exit_code.unwrap_or(0));
+    }
     if let Some(code) = script.doctor.exit_code {
         return ExitCode::from(code);
     }

@@ -160,6 +160,8 @@ pub struct Flood {
 pub struct DoctorScript {
     /// How long it takes, in milliseconds.
     pub takes_ms: u64,
+    /// Write this into the configuration, whatever is in it, and end with `exit_code`, or 0: a doctor that makes it worse.
+    pub leaves: Option<String>,
     /// End with this code without looking at the configuration.
     pub exit_code: Option<u8>,
 }

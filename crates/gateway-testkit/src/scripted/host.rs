@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use gateway_process::ownership::ClaimStore;
 use gateway_process::{
     BlockingWork, ChildExit, Claim, ClaimError, ExitReason, LaunchSpec, ManagedChild, OutputLine,
-    PortError, PortOwner, ProcessHost, RunError, RunReport, SpawnError, Survivor,
+    PortError, PortOwner, ProcessHost, RunError, RunLimits, RunReport, SpawnError, Survivor,
     TerminationReason,
 };
 use tokio::time::timeout;
@@ -136,9 +136,12 @@ impl ProcessHost for ScriptedHost {
         self.machine.time_asleep()
     }
 
-    async fn run(&self, spec: &LaunchSpec, deadline: Duration) -> Result<RunReport, RunError> {
+    async fn run(&self, spec: &LaunchSpec, limits: RunLimits) -> Result<RunReport, RunError> {
         let plan = self.machine.next_run_plan();
         self.machine.begin_run(spec.to_string());
+        // It prints what it prints at its end, and is silent until then.
+        let silence = limits.silence.filter(|silence| *silence < limits.overall);
+        let deadline = silence.unwrap_or(limits.overall);
         let in_time = timeout(deadline, tokio::time::sleep(plan.takes))
             .await
             .is_ok();
@@ -159,10 +162,18 @@ impl ProcessHost for ScriptedHost {
             self.machine.record(Happening::RunEnded { code: None });
             let reason = ExitReason::Requested(TerminationReason::DeadlineExceeded);
             let report = Box::new(report(None, Some(15), reason, deadline));
-            return Err(RunError::TimedOut {
-                command: spec.to_string(),
-                deadline,
-                report,
+            let command = spec.to_string();
+            return Err(match silence {
+                Some(silence) => RunError::Silent {
+                    command,
+                    silence,
+                    report,
+                },
+                None => RunError::TimedOut {
+                    command,
+                    deadline,
+                    report,
+                },
             });
         }
         if let Some(effect) = &plan.effect {

@@ -49,9 +49,13 @@ pub(crate) async fn run() {
         panic!("{repairs:?}");
     };
     took("repair", repair.exit.ran_for);
-    assert!(repair.succeeded() && repair.changed, "{repair}");
+    assert!(repair.succeeded() && repair.changed(), "{repair}");
     assert_eq!(repair.config, sandbox.config_file());
-    let backup = repair.backup.as_ref().expect("a copy of the file");
+    let backup = repair
+        .aftermath
+        .backup
+        .as_ref()
+        .expect("a copy of the file");
     let kept = std::fs::read_to_string(backup).expect("the copy");
     assert_eq!(kept, BROKEN);
     assert_eq!(gateway.times_in(Phase::Repairing).await, 1);
