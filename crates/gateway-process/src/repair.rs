@@ -57,11 +57,12 @@ pub use self::copies::COPIES_KEPT;
 pub use self::diff::{ConfigChange, ConfigDiff};
 pub use self::memory::AttemptResult;
 
-/// How long the doctor may take. It was seen to need 2 to 12 s; on a slow machine it may migrate a large state first.
-pub const DOCTOR_DEADLINE: Duration = Duration::from_secs(300);
+/// How long the doctor may take. Most runs take 2 to 18 s; but it also installs what the configured channels need, and OpenClaw 2026.9.6
+/// was seen to come to its end after 296 s where the package registry could not be reached.
+pub const DOCTOR_DEADLINE: Duration = Duration::from_secs(600);
 
-/// How long the doctor may print nothing. It says what it does; one that waits for something is silent.
-pub const DOCTOR_SILENCE: Duration = Duration::from_secs(60);
+/// How long the doctor may print nothing. In that run it was silent for 148 s.
+pub const DOCTOR_SILENCE: Duration = Duration::from_secs(240);
 
 /// One run of the doctor, prepared.
 #[derive(Clone, Debug)]

@@ -30,8 +30,8 @@ async fn a_repair_runs_on_a_mocked_host() {
     host.expect_run()
         .withf(|spec, limits| {
             let expected = RunLimits {
-                overall: Duration::from_secs(300),
-                silence: Some(Duration::from_secs(60)),
+                overall: Duration::from_secs(600),
+                silence: Some(Duration::from_secs(240)),
             };
             spec.has_arg("doctor") && *limits == expected
         })
