@@ -79,17 +79,33 @@ pub trait ProcessHost: Send + Sync + 'static {
 
     /// Claims an instance: from now on nobody else can, until the last clone of the claim is dropped or this process ends.
     ///
+    /// Unless a host says otherwise, the directory is a real one.
+    ///
     /// # Errors
     /// [`ClaimError::Held`] when somebody has it, [`ClaimError::Directory`] when the directory cannot be used.
-    async fn claim(&self, directory: &Path) -> Result<Claim, ClaimError>;
+    async fn claim(&self, directory: &Path) -> Result<Claim, ClaimError> {
+        let place = directory.to_owned();
+        match tokio::task::spawn_blocking(|| Claim::on_directory(place)).await {
+            Ok(claim) => claim,
+            Err(error) => Err(ClaimError::Directory {
+                directory: directory.to_owned(),
+                source: Arc::new(std::io::Error::other(error)),
+            }),
+        }
+    }
 
     /// Takes over what is left of the launch that is written down under the claim. Only what is proved to be ours is: a process whose number,
     /// start time and launch sign are the recorded ones, or, when that one was a launcher and is gone, the one that serves the recorded port
     /// and carries the sign. Mere leftovers of a gateway that is gone are killed.
     ///
+    /// Unless a host says otherwise, it can prove nothing, and so finds nobody.
+    ///
     /// # Errors
     /// [`ClaimError`] when the record cannot be read; it is left as it is, and nothing is touched.
-    async fn survivor(&self, claim: &Claim) -> Result<Option<Survivor>, ClaimError>;
+    async fn survivor(&self, claim: &Claim) -> Result<Option<Survivor>, ClaimError> {
+        let _ = claim;
+        Ok(None)
+    }
 
     /// Who listens on a TCP port, on any address, IPv4 and IPv6. Connected sockets do not count. Empty means nobody.
     ///

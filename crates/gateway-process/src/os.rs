@@ -92,17 +92,6 @@ impl ProcessHost for OsProcessHost {
         }
     }
 
-    async fn claim(&self, directory: &Path) -> Result<Claim, ClaimError> {
-        let place = directory.to_owned();
-        match spawn_blocking(|| Claim::on_directory(place)).await {
-            Ok(claim) => claim,
-            Err(error) => Err(ClaimError::Directory {
-                directory: directory.to_owned(),
-                source: Arc::new(io::Error::other(error)),
-            }),
-        }
-    }
-
     async fn survivor(&self, claim: &Claim) -> Result<Option<Survivor>, ClaimError> {
         survivor(claim).await
     }
