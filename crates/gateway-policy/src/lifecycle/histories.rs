@@ -41,7 +41,8 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-const CLASSES: [FailureClass; 14] = [
+const CLASSES: [FailureClass; 15] = [
+    FailureClass::NewerState,
     FailureClass::Configuration,
     FailureClass::UnsuitableRuntime,
     FailureClass::InvalidSettings,
