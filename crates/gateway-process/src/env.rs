@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -18,7 +18,8 @@ use crate::redact::{REDACTED, Redactor, is_secret_name};
 /// Variables of the parent that no child inherits.
 ///
 /// The first group makes OpenClaw 2026.9.6 believe that a service manager owns it; the second belongs to the parent's own
-/// conversation with systemd; the third changes how Node starts.
+/// conversation with systemd, launchd, supervisord or pm2; the third is the parent's end of a channel between two Node processes, whose
+/// descriptor means something else in the child; the last changes how Node starts.
 pub const NOT_INHERITED: &[&str] = &[
     "INVOCATION_ID",
     "JOURNAL_STREAM",
@@ -34,6 +35,21 @@ pub const NOT_INHERITED: &[&str] = &[
     "NOTIFY_SOCKET",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "MANAGERPID",
+    "LAUNCHD_SOCKET",
+    "XPC_FLAGS",
+    "SUPERVISOR_ENABLED",
+    "SUPERVISOR_GROUP_NAME",
+    "SUPERVISOR_PROCESS_NAME",
+    "SUPERVISOR_SERVER_URL",
+    "pm_id",
+    "NODE_APP_INSTANCE",
+    "NODE_CHANNEL_FD",
+    "NODE_CHANNEL_SERIALIZATION_MODE",
+    "NODE_UNIQUE_ID",
     "NODE_OPTIONS",
     "NODE_COMPILE_CACHE",
 ];
@@ -165,20 +181,85 @@ impl Environment {
         self
     }
 
+    /// Takes every inherited variable out that is not on the list. A name that ends with `*` stands for all that begin with what is before
+    /// it. What was set here stays.
+    ///
+    /// ```
+    /// use gateway_process::Environment;
+    /// let mut environment = Environment::from_vars([("HOME", "/home/u"), ("LC_ALL", "C"), ("AWS_PROFILE", "work")]);
+    /// environment.set("MODE", "test").keep_only(["HOME", "LC_*"]);
+    /// assert_eq!(environment.names().collect::<Vec<_>>(), ["HOME", "LC_ALL", "MODE"]);
+    /// ```
+    pub fn keep_only<'a>(&mut self, allowed: impl IntoIterator<Item = &'a str>) -> &mut Self {
+        let allowed: Vec<_> = allowed
+            .into_iter()
+            .map(|name| {
+                let prefix = name.strip_suffix('*');
+                let key = self.names.key(OsStr::new(prefix.unwrap_or(name)));
+                (key, prefix.is_some())
+            })
+            .collect();
+        self.variables.retain(|key, variable| {
+            let listed = |(name, is_prefix): &(OsString, bool)| {
+                if *is_prefix {
+                    key.as_encoded_bytes().starts_with(name.as_encoded_bytes())
+                } else {
+                    key == name
+                }
+            };
+            !matches!(variable.value, Value::Inherited(_)) || allowed.iter().any(listed)
+        });
+        self
+    }
+
     /// Puts a folder in front of the search path, so that programs in it win; creates the variable when it is missing. A folder
     /// already at the front is not repeated. A folder whose name cannot be part of a search path (it holds the separator) is
     /// left out.
     pub fn prepend_path(&mut self, folder: impl AsRef<Path>) -> &mut Self {
-        let folder = folder.as_ref();
-        let old = self.expose("PATH").map(OsStr::to_owned).unwrap_or_default();
-        let mut folders: Vec<_> = env::split_paths(&old)
-            .filter(|f| !f.as_os_str().is_empty())
-            .collect();
-        if folders.first().is_none_or(|first| first != folder) {
-            folders.insert(0, folder.to_owned());
-            if let Ok(joined) = env::join_paths(folders) {
-                self.insert("PATH".into(), Value::Plain(joined));
+        self.prepend_paths([folder])
+    }
+
+    /// The same for several folders, of which the first wins.
+    pub fn prepend_paths<F: AsRef<Path>>(
+        &mut self,
+        folders: impl IntoIterator<Item = F>,
+    ) -> &mut Self {
+        let mut path = usable_folders(folders);
+        let old = self.search_path();
+        if old.starts_with(&path) {
+            return self;
+        }
+        path.extend(old);
+        self.set_search_path(path)
+    }
+
+    /// Adds a folder at the end of the search path, for programs that are found nowhere else; creates the variable when it is missing.
+    /// A folder that is in the path already is not repeated, and one whose name cannot be part of a search path is left out.
+    pub fn append_path(&mut self, folder: impl AsRef<Path>) -> &mut Self {
+        let mut path = self.search_path();
+        let known = path.len();
+        for folder in usable_folders([folder]) {
+            if !path.contains(&folder) {
+                path.push(folder);
             }
+        }
+        if path.len() == known {
+            return self;
+        }
+        self.set_search_path(path)
+    }
+
+    /// The folders of the search path in their order. Empty entries, which would mean the working directory, are left out.
+    fn search_path(&self) -> Vec<PathBuf> {
+        let path = self.expose("PATH").unwrap_or_default();
+        env::split_paths(path)
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .collect()
+    }
+
+    fn set_search_path(&mut self, folders: Vec<PathBuf>) -> &mut Self {
+        if let Ok(joined) = env::join_paths(folders) {
+            self.insert("PATH".into(), Value::Plain(joined));
         }
         self
     }
@@ -256,6 +337,15 @@ impl Environment {
             });
         Redactor::new(declared, guessed)
     }
+}
+
+/// The folders that can be part of a search path.
+fn usable_folders<F: AsRef<Path>>(folders: impl IntoIterator<Item = F>) -> Vec<PathBuf> {
+    folders
+        .into_iter()
+        .map(|folder| folder.as_ref().to_owned())
+        .filter(|folder| !folder.as_os_str().is_empty() && env::join_paths([folder]).is_ok())
+        .collect()
 }
 
 impl Default for Environment {
@@ -369,6 +459,81 @@ mod tests {
                 ("node_options", "x")
             ])
         );
+    }
+
+    /// Which markers there are is a fact about others, so it is written down here once more.
+    #[test]
+    fn the_markers_of_other_supervisors() {
+        let mut markers = NOT_INHERITED.to_vec();
+        markers.sort_unstable();
+        let expected = "INVOCATION_ID JOURNAL_STREAM LAUNCHD_SOCKET LAUNCH_JOB_LABEL LAUNCH_JOB_NAME LISTEN_FDNAMES LISTEN_FDS \
+             LISTEN_PID MANAGERPID NODE_APP_INSTANCE NODE_CHANNEL_FD NODE_CHANNEL_SERIALIZATION_MODE NODE_COMPILE_CACHE \
+             NODE_OPTIONS NODE_UNIQUE_ID NOTIFY_SOCKET OPENCLAW_LAUNCHD_LABEL OPENCLAW_SERVICE_KIND OPENCLAW_SERVICE_MARKER \
+             OPENCLAW_SUPERVISOR_MODE OPENCLAW_SYSTEMD_UNIT SUPERVISOR_ENABLED SUPERVISOR_GROUP_NAME SUPERVISOR_PROCESS_NAME \
+             SUPERVISOR_SERVER_URL SYSTEMD_EXEC_PID WATCHDOG_PID WATCHDOG_USEC XPC_FLAGS XPC_SERVICE_NAME pm_id";
+        assert_eq!(markers.join(" "), expected);
+    }
+
+    #[test]
+    fn a_list_of_what_may_be_inherited() {
+        let variables = [
+            ("PATH", "/bin"),
+            ("Path", "/odd"),
+            ("LC_ALL", "C"),
+            ("lc_time", "C"),
+            ("PATHEXT", ".EXE"),
+            ("INVOCATION_ID", "x"),
+            ("AWS_SECRET", "x"),
+        ];
+        let allowed = ["PATH", "LC_*", "INVOCATION_ID", "MISSING"];
+        let mut environment = inherit(Names::Exact, &variables);
+        environment.set("AWS_REGION", "eu").keep_only(allowed);
+        assert_eq!(
+            listed(&environment),
+            pairs(&[("AWS_REGION", "eu"), ("LC_ALL", "C"), ("PATH", "/bin")])
+        );
+        let mut environment = inherit(Names::IgnoreCase, &variables);
+        environment.keep_only(allowed);
+        assert_eq!(
+            listed(&environment),
+            pairs(&[("LC_ALL", "C"), ("lc_time", "C"), ("PATH", "/odd")])
+        );
+        // What is set again under an allowed name does not become inherited by it.
+        environment.set("PATH", "/set").keep_only([]);
+        assert_eq!(listed(&environment), pairs(&[("PATH", "/set")]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn several_folders_in_front_and_one_at_the_end() {
+        let table: [(&str, &[&str], &str); 6] = [
+            ("/bin", &["/a", "/b"], "/a:/b:/bin"),
+            ("/a:/b:/bin", &["/a", "/b"], "/a:/b:/bin"),
+            ("/a:/bin", &["/a", "/b"], "/a:/b:/a:/bin"),
+            ("/bin", &["/odd:name", "/b"], "/b:/bin"),
+            ("/bin", &[], "/bin"),
+            ("/bin::/usr/bin", &["", "/a"], "/a:/bin:/usr/bin"),
+        ];
+        for (old, folders, expected) in table {
+            let mut environment = Environment::from_vars([("PATH", old)]);
+            environment.prepend_paths(folders);
+            assert_eq!(environment.get("PATH"), Some(OsStr::new(expected)), "{old}");
+        }
+        let table = [
+            (None, "/a", Some("/a")),
+            (Some("/bin"), "/a", Some("/bin:/a")),
+            (Some("/a:/bin"), "/a", Some("/a:/bin")),
+            (Some("/bin"), "/odd:name", Some("/bin")),
+            (None, "/odd:name", None),
+        ];
+        for (old, folder, expected) in table {
+            let mut environment = Environment::from_vars(old.map(|old| ("PATH", old)));
+            environment.append_path(folder);
+            assert_eq!(environment.get("PATH"), expected.map(OsStr::new), "{old:?}");
+        }
+        let mut environment = inherit(Names::IgnoreCase, &[("Path", "/bin")]);
+        environment.prepend_paths(["/a", "/b"]).append_path("/z");
+        assert_eq!(listed(&environment), pairs(&[("Path", "/a:/b:/bin:/z")]));
     }
 
     #[cfg(unix)]

@@ -1,16 +1,20 @@
 #![doc = include_str!("../README.md")]
 
+pub mod embedding;
 pub mod env;
 pub mod exit;
 mod follow;
 pub mod host;
 pub mod lines;
 pub mod node;
+pub mod node_options;
 pub mod openclaw;
 pub mod os;
 pub mod output;
 pub mod ownership;
 pub mod ports;
+pub mod provider_keys;
+pub mod proxy;
 pub mod pump;
 mod redact;
 pub mod repair;
@@ -29,11 +33,14 @@ pub use host::{BlockingWork, ManagedChild, ProcessHost, Survivor};
 #[cfg(feature = "mock")]
 pub use host::{MockManagedChild, MockProcessHost};
 pub use node::{NodeRange, NodeRuntime, NodeVersion};
+pub use node_options::{NodeOptions, NodeOptionsError};
 pub use openclaw::{GatewayLaunch, OpenClaw, OpenClawError, OpenClawPackage};
 pub use os::OsProcessHost;
 pub use output::{OutputEvent, OutputLine, OutputSender, OutputSource, OutputStream};
 pub use ownership::{Claim, ClaimError, LaunchFingerprint, Owned};
 pub use ports::{PortError, PortOwner};
+pub use provider_keys::{ProviderKeyError, ProviderKeys};
+pub use proxy::{ProxyError, ProxySettings};
 pub use redact::Redactor;
 pub use repair::{
     Aftermath, AttemptResult, ConfigChange, ConfigDiff, ConfigRepair, RefusalReason, RepairError,

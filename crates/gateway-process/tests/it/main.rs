@@ -4,6 +4,7 @@
 mod destruction;
 mod endings;
 mod incidents;
+mod environment;
 mod launching;
 #[cfg(feature = "mock")]
 mod mock;
