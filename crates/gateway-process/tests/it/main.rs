@@ -8,6 +8,7 @@ mod environment;
 mod launching;
 #[cfg(feature = "mock")]
 mod mock;
+mod node;
 mod openclaw;
 mod output;
 #[cfg(target_os = "linux")]
