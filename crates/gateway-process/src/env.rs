@@ -191,25 +191,21 @@ impl Environment {
     /// assert_eq!(environment.names().collect::<Vec<_>>(), ["HOME", "LC_ALL", "MODE"]);
     /// ```
     pub fn keep_only<'a>(&mut self, allowed: impl IntoIterator<Item = &'a str>) -> &mut Self {
-        let allowed: Vec<_> = allowed
-            .into_iter()
-            .map(|name| {
-                let prefix = name.strip_suffix('*');
-                let key = self.names.key(OsStr::new(prefix.unwrap_or(name)));
-                (key, prefix.is_some())
-            })
-            .collect();
+        let allowed = NameList::new(self.names, allowed);
         self.variables.retain(|key, variable| {
-            let listed = |(name, is_prefix): &(OsString, bool)| {
-                if *is_prefix {
-                    key.as_encoded_bytes().starts_with(name.as_encoded_bytes())
-                } else {
-                    key == name
-                }
-            };
-            !matches!(variable.value, Value::Inherited(_)) || allowed.iter().any(listed)
+            !matches!(variable.value, Value::Inherited(_)) || allowed.has(key)
         });
         self
+    }
+
+    /// A copy with nothing in it but what is on the list, wherever it comes from: for another program than the gateway, which needs the way
+    /// to the network and none of the keys. Names are written as for [`keep_only`](Self::keep_only).
+    #[must_use]
+    pub fn reduced_to<'a>(&self, allowed: impl IntoIterator<Item = &'a str>) -> Self {
+        let allowed = NameList::new(self.names, allowed);
+        let mut reduced = self.clone();
+        reduced.variables.retain(|key, _| allowed.has(key));
+        reduced
     }
 
     /// Puts a folder in front of the search path, so that programs in it win; creates the variable when it is missing. A folder
@@ -336,6 +332,30 @@ impl Environment {
                 _ => None,
             });
         Redactor::new(declared, guessed)
+    }
+}
+
+/// Names of variables, some of which stand for all with the same beginning.
+struct NameList(Vec<(OsString, bool)>);
+
+impl NameList {
+    fn new<'a>(names: Names, list: impl IntoIterator<Item = &'a str>) -> Self {
+        let entry = |name: &'a str| {
+            let prefix = name.strip_suffix('*');
+            let key = names.key(OsStr::new(prefix.unwrap_or(name)));
+            (key, prefix.is_some())
+        };
+        Self(list.into_iter().map(entry).collect())
+    }
+
+    fn has(&self, key: &OsStr) -> bool {
+        self.0.iter().any(|(name, is_prefix)| {
+            if *is_prefix {
+                key.as_encoded_bytes().starts_with(name.as_encoded_bytes())
+            } else {
+                key == name
+            }
+        })
     }
 }
 
@@ -498,9 +518,15 @@ mod tests {
             listed(&environment),
             pairs(&[("LC_ALL", "C"), ("lc_time", "C"), ("PATH", "/odd")])
         );
+        let reduced = environment.reduced_to(["lc_*"]);
+        assert_eq!(
+            listed(&reduced),
+            pairs(&[("LC_ALL", "C"), ("lc_time", "C")])
+        );
         // What is set again under an allowed name does not become inherited by it.
         environment.set("PATH", "/set").keep_only([]);
         assert_eq!(listed(&environment), pairs(&[("PATH", "/set")]));
+        assert_eq!(listed(&environment.reduced_to(["HOME"])), []);
     }
 
     #[cfg(unix)]

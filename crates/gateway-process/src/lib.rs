@@ -20,6 +20,7 @@ pub mod pump;
 mod redact;
 pub mod repair;
 pub mod run;
+pub mod service;
 mod spawner;
 pub mod spec;
 pub mod state_dir;
@@ -49,5 +50,8 @@ pub use repair::{
     RepairOutcome, RepairVerdict,
 };
 pub use run::{RunError, RunLimits, RunReport};
+pub use repair::{ConfigRepair, RepairError, RepairOutcome};
+pub use run::{RunError, RunReport};
+pub use service::{CompetingService, Consent, Disabled, ServiceSearch};
 pub use spec::{LaunchSpec, OwnerDeath, SpawnError};
 pub use terminate::{Ending, EndingStage, StopMode, TerminateError, Termination};

@@ -14,4 +14,5 @@ mod output;
 #[cfg(target_os = "linux")]
 mod ownership;
 mod repair;
+mod service;
 mod support;
