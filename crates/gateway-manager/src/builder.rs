@@ -9,7 +9,9 @@ use gateway_client::{Transport, WebSocketTransport};
 use gateway_policy::lifecycle::{AttachMode, LifecycleConfig};
 use gateway_policy::status::DEFAULT_PORT;
 use gateway_process::terminate::{DEFAULT_ASK_FOR, DEFAULT_REAP_WITHIN};
-use gateway_process::{Environment, OpenClaw, OsProcessHost, OwnerDeath, ProcessHost};
+use gateway_process::{
+    Environment, OpenClaw, OsProcessHost, OwnerDeath, ProcessHost, ServiceSearch,
+};
 use gateway_protocol::handshake::{ClientInfo, scope};
 use secrecy::SecretString;
 
@@ -64,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) ask_for: Duration,
     pub(crate) reap_within: Duration,
     pub(crate) event_queue: usize,
+    /// Where to look for services that run a gateway of their own; `None` means not to look.
+    pub(crate) services: Option<ServiceSearch>,
     pub(crate) host: Arc<dyn ProcessHost>,
     pub(crate) transport: Arc<dyn Transport>,
 }
@@ -93,6 +97,7 @@ impl Default for GatewayManagerBuilder {
                 ask_for: DEFAULT_ASK_FOR,
                 reap_within: DEFAULT_REAP_WITHIN,
                 event_queue: EVENT_QUEUE,
+                services: Some(ServiceSearch::of_this_machine()),
                 host: Arc::new(OsProcessHost::new()),
                 transport: Arc::new(WebSocketTransport::new()),
             },
@@ -229,9 +234,24 @@ impl GatewayManagerBuilder {
         self
     }
 
-    /// Another way to run processes, for tests.
+    /// Whether to look, beside the first launch, for a systemd unit or a launchd job that runs a gateway of its own. Each that is found is
+    /// told of in a [`GatewayEvent::Warning`](crate::GatewayEvent::Warning) and left alone. No launch waits for it. Default: yes, on the
+    /// real process host.
+    pub fn detect_services(mut self, detect: bool) -> Self {
+        self.settings.services = detect.then(ServiceSearch::of_this_machine);
+        self
+    }
+
+    /// The same in other places than those of this machine.
+    pub fn service_search(mut self, search: ServiceSearch) -> Self {
+        self.settings.services = Some(search);
+        self
+    }
+
+    /// Another way to run processes, for tests. Services of the real machine are not looked for then, unless that is asked for afterwards.
     pub fn process_host(mut self, host: Arc<dyn ProcessHost>) -> Self {
         self.settings.host = host;
+        self.settings.services = None;
         self
     }
 

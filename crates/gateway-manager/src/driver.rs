@@ -159,6 +159,8 @@ pub(crate) struct Driver {
     /// How much time running work gets when the user stops the gateway.
     stop_mode: StopMode,
     last_refusal: Option<Failure>,
+    /// Looks for services that run a gateway of their own; begun by the first launch.
+    _service_look: Option<AbortOnDropHandle<()>>,
 }
 
 impl Driver {
@@ -191,6 +193,7 @@ impl Driver {
             device_token: None,
             stop_mode: StopMode::default(),
             last_refusal: None,
+            _service_look: None,
         }
     }
 

@@ -1,5 +1,11 @@
 //! Work that has to be done before a launch: synchronise a configuration file, warm up a tool, fetch a key.
 
+mod config_edit;
+mod config_sync;
+mod preload;
+mod python;
+mod region;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +13,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use gateway_policy::FailureClass;
 use gateway_process::{Environment, GatewayLaunch};
+
+pub use config_sync::ConfigSync;
+pub use preload::PreloadScript;
+pub use python::{MirrorUse, PythonMirror, PythonWarmUp, WarmUpError, WarmUpOutcome};
+pub use region::Region;
 
 /// How long a hook may take unless it says otherwise: 10 s. A launch waits for it.
 pub const DEFAULT_HOOK_DEADLINE: Duration = Duration::from_secs(10);

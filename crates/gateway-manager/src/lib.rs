@@ -11,6 +11,7 @@ pub mod health;
 pub mod hooks;
 mod journal;
 mod launch;
+mod services;
 
 pub use builder::{GatewayManagerBuilder, PortChoice};
 pub use error::{BuildError, ManagerError};

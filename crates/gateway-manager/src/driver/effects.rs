@@ -34,6 +34,7 @@ use crate::builder::PortChoice;
 use crate::causes;
 use crate::events::{EventBus, GatewayEvent, event_of};
 use crate::launch::{self, LaunchRecord};
+use crate::services;
 
 /// Output counts as progress of a start at most this often; a flood must not keep the loop busy.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -188,6 +189,11 @@ impl Driver {
     }
 
     fn prepare(&mut self, epoch: Epoch) {
+        if let Some(search) = self.settings.services.take() {
+            let (host, bus) = (self.settings.host.clone(), self.outputs.bus.clone());
+            let look = tokio::spawn(services::warn_of_others(search, host, bus));
+            self._service_look = Some(AbortOnDropHandle::new(look));
+        }
         let launch = self.base_launch();
         let (openclaw, hooks, bus) = (
             self.settings.openclaw.clone(),
