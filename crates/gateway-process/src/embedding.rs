@@ -172,10 +172,11 @@ mod tests {
         ]);
         before.set("OPENCLAW_CONFIG_PATH", "/etc/c.json");
         let after = before.into_embedded();
-        let pairs: Vec<_> = after
+        let mut pairs: Vec<_> = after
             .iter_exposed()
             .map(|(n, v)| (n.to_str(), v.to_str()))
             .collect();
+        pairs.sort_unstable();
         let expected = [
             ("HOME", "/home/u"),
             ("LC_TIME", "C"),

@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn the_script_is_written_once_and_mended_when_it_was_changed() {
         let folder = tempfile::tempdir().unwrap();
-        let directory = folder.path().join("a/b");
+        let directory = folder.path().join("a").join("b");
         let mut preload = Preload::new();
         preload.hide_windows(true);
         let apply = || {

@@ -407,6 +407,7 @@ mod tests {
         );
     }
 
+    #[cfg(unix)]
     #[test]
     fn an_inherited_proxy_stays_and_the_loopback_is_reached_without_it() {
         let loopback = "localhost,127.0.0.1,::1,[::1]";
