@@ -256,7 +256,14 @@ async fn on_windows_programs_get_no_window_unless_the_caller_says_so() {
            const tell = (...list) => list.map((part) => typeof part === 'function' ? 'callback' : part);
            tell[promisify.custom] = name.startsWith('exec') && !name.endsWith('Sync') ? async (...list) => ['promise', ...list] : undefined;
            childProcess[name] = tell;
-         }",
+         }
+         // A script of somebody else that is loaded earlier may have imported them already.
+         try { require('./early.mjs'); } catch {}",
+    );
+    file(
+        &folder,
+        "early.mjs",
+        "import 'node:child_process'; export {};",
     );
     let program = file(
         &folder,

@@ -44,6 +44,7 @@ scenarios! {
     launcher,
     neighbours,
     old_node,
+    prepared_launch,
     survivor,
     unparseable_configuration,
 }

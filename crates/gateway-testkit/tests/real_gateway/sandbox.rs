@@ -145,6 +145,7 @@ impl Sandbox {
             .state_dir(self.path("state"))
             .home(self.path("home"))
             .environment(self.environment())
+            .detect_services(false)
     }
 
     /// A connection of its own to the gateway here.

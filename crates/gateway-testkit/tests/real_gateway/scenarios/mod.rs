@@ -9,5 +9,6 @@ pub(crate) mod halted;
 pub(crate) mod launcher;
 pub(crate) mod neighbours;
 pub(crate) mod old_node;
+pub(crate) mod prepared_launch;
 pub(crate) mod survivor;
 pub(crate) mod unparseable_configuration;
