@@ -1,9 +1,9 @@
 //! Every ready step at once: a real gateway accepts the environment, the script and the configuration that they make, and runs on them.
 
 use gateway_manager::hooks::{ConfigSync, PreloadScript};
+use gateway_process::ProviderKeys;
 use gateway_process::embedding::{EMBEDDED, SUPERVISED};
 use gateway_process::preload::{Hosts, Preload};
-use gateway_process::{ProviderKeys, ProxySettings};
 
 use crate::sandbox::Sandbox;
 use crate::supervised::Supervised;
@@ -15,9 +15,6 @@ pub(crate) async fn run() {
     let sandbox = Sandbox::new();
     sandbox.write_config(CONFIG);
     let mut environment = sandbox.environment().into_embedded();
-    // Nobody listens there: what the gateway says to itself must not go through it.
-    let nowhere = ProxySettings::new().general("http://127.0.0.1:1");
-    nowhere.apply(&mut environment).expect("an address");
     let mut keys = ProviderKeys::new();
     keys.add("OPENROUTER_API_KEY", "of nobody").expect("a key");
     keys.apply(&mut environment);
