@@ -50,8 +50,6 @@ pub use repair::{
     RepairOutcome, RepairVerdict,
 };
 pub use run::{RunError, RunLimits, RunReport};
-pub use repair::{ConfigRepair, RepairError, RepairOutcome};
-pub use run::{RunError, RunReport};
 pub use service::{CompetingService, Consent, Disabled, ServiceSearch};
 pub use spec::{LaunchSpec, OwnerDeath, SpawnError};
 pub use terminate::{Ending, EndingStage, StopMode, TerminateError, Termination};

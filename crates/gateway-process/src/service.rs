@@ -560,7 +560,7 @@ impl ServiceSearch {
         for question in questions {
             let spec = LaunchSpec::new(self.program(found.manager), self.environment.clone())
                 .args(question);
-            answers.push(match host.run(&spec, QUESTION_DEADLINE).await {
+            answers.push(match host.run(&spec, QUESTION_DEADLINE.into()).await {
                 Ok(report) => Some(report),
                 Err(error) => {
                     tracing::debug!(service = %found.name, %error, "the service manager could not be asked");
@@ -592,13 +592,13 @@ impl ServiceSearch {
         let spec =
             LaunchSpec::new(self.program(manager), self.environment.clone()).args(step.arguments);
         tracing::info!(%manager, service = name, "running {spec}");
-        let report =
-            host.run(&spec, CHANGE_DEADLINE)
-                .await
-                .map_err(|source| ServiceError::NotRun {
-                    name: name.to_owned(),
-                    source,
-                })?;
+        let report = host
+            .run(&spec, CHANGE_DEADLINE.into())
+            .await
+            .map_err(|source| ServiceError::NotRun {
+                name: name.to_owned(),
+                source,
+            })?;
         if report.success()
             || report
                 .exit

@@ -286,7 +286,11 @@ impl Work {
         let find = |uv: &PathBuf, environment: &Environment| {
             let spec =
                 LaunchSpec::new(uv, environment.clone()).args(["python", "find", &self.version]);
-            async move { self.host.run(&spec, FIND_DEADLINE.min(left(until))).await }
+            async move {
+                self.host
+                    .run(&spec, FIND_DEADLINE.min(left(until)).into())
+                    .await
+            }
         };
         let on_path = PathBuf::from("uv");
         let mut uv = self.bundled_uv.as_ref().unwrap_or(&on_path);
@@ -319,7 +323,7 @@ impl Work {
         for (environment, limit) in places {
             let spec =
                 LaunchSpec::new(uv, environment.clone()).args(["python", "install", &self.version]);
-            match self.host.run(&spec, limit.min(left(until))).await {
+            match self.host.run(&spec, limit.min(left(until)).into()).await {
                 Ok(report) if report.success() => {
                     let answer = find(uv, &environment).await;
                     if let Some(python) = answer.ok().as_ref().and_then(found) {

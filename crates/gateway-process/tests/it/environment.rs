@@ -12,7 +12,7 @@ use crate::support::{PATIENCE, soon};
 /// What a child prints that gets this environment.
 async fn seen_by_a_child(environment: Environment) -> Vec<String> {
     let spec = LaunchSpec::new("/usr/bin/env", environment);
-    let report = soon(OsProcessHost::new().run(&spec, PATIENCE))
+    let report = soon(OsProcessHost::new().run(&spec, PATIENCE.into()))
         .await
         .unwrap();
     let mut lines: Vec<_> = report

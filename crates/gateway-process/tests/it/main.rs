@@ -3,8 +3,8 @@
 
 mod destruction;
 mod endings;
-mod incidents;
 mod environment;
+mod incidents;
 mod launching;
 #[cfg(feature = "mock")]
 mod mock;

@@ -27,7 +27,7 @@ async fn printed(environment: Environment, program: &Path) -> Value {
         unreachable!("the caller has found one");
     };
     let spec = LaunchSpec::new(node, environment).args([program]);
-    let report = soon(OsProcessHost::new().run(&spec, PATIENCE))
+    let report = soon(OsProcessHost::new().run(&spec, PATIENCE.into()))
         .await
         .unwrap();
     assert!(report.success(), "{report:#?}");
