@@ -173,7 +173,7 @@ impl<'a> Session<'a> {
             self.printer.show(&Report::Output {
                 stream: stream_name(line.stream),
                 level: level_name(line.level),
-                text: line.text,
+                text: line.text.to_string(),
             });
         }
     }

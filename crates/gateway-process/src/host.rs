@@ -12,7 +12,7 @@ use gateway_policy::liveness::ProcessSample;
 use tokio::sync::watch;
 
 use crate::exit::ChildExit;
-use crate::output::OutputStream;
+use crate::output::{OutputCounts, OutputStream};
 use crate::ownership::{Claim, ClaimError, LaunchFingerprint};
 use crate::ports::{PortError, PortOwner};
 use crate::run::{RunError, RunLimits, RunReport};
@@ -153,8 +153,9 @@ pub trait ManagedChild: Send + Sync + 'static {
     /// The process id. It names the process in messages; signals go through the handle only.
     fn pid(&self) -> u32;
 
-    /// The last lines of stderr, oldest first, without blank lines and escape sequences; at most
-    /// [`RECENT_STDERR_LINES`](crate::pump::RECENT_STDERR_LINES). Complete once [`wait`](Self::wait) has returned.
+    /// The first lines of stderr ([`FIRST_STDERR_LINES`](crate::pump::FIRST_STDERR_LINES)) and the last ones
+    /// ([`RECENT_STDERR_LINES`](crate::pump::RECENT_STDERR_LINES)), oldest first, each once, without blank lines and escape sequences.
+    /// Complete once [`wait`](Self::wait) has returned.
     fn recent_stderr(&self) -> Vec<String>;
 
     /// A reader with a bounded queue of its own. The first reader also gets what was printed before it came, as far as the
@@ -163,6 +164,11 @@ pub trait ManagedChild: Send + Sync + 'static {
 
     /// Counts the lines of output, as a sign that something moves.
     fn progress(&self) -> watch::Receiver<u64>;
+
+    /// What it has printed so far, in numbers, stderr by what its lines are worth. All zero where nobody counts.
+    fn output_counts(&self) -> OutputCounts {
+        OutputCounts::default()
+    }
 
     /// One look at what the process does; two of them tell work from idleness. `None` once it has ended, and where the operating
     /// system does not tell. Does not wait for anything.

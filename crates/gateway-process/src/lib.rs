@@ -38,7 +38,7 @@ pub use node::{NodeRange, NodeRuntime, NodeVersion};
 pub use node_options::{NodeOptions, NodeOptionsError};
 pub use openclaw::{GatewayLaunch, OpenClaw, OpenClawError, OpenClawPackage};
 pub use os::OsProcessHost;
-pub use output::{OutputEvent, OutputLine, OutputSender, OutputSource, OutputStream};
+pub use output::{OutputCounts, OutputEvent, OutputLine, OutputSender, OutputSource, OutputStream};
 pub use ownership::{Claim, ClaimError, LaunchFingerprint, Owned};
 pub use ports::{PortError, PortOwner};
 pub use preload::{Preload, PreloadError};

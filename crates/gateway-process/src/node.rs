@@ -324,7 +324,7 @@ impl NodeRuntime {
         match answer.parse() {
             Ok(version) if report.success() => Ok(Self::known(program, version)),
             _ => {
-                let last = report.output.last().map_or("", |line| line.text.as_str());
+                let last = report.output.last().map_or("", |line| &*line.text);
                 Err(unusable(format!(
                     "`--version` gave {last:?}; {}",
                     report.exit

@@ -24,7 +24,7 @@ use crate::exit::{ChildExit, ExitReason, TerminationReason};
 use crate::follow::follow;
 use crate::host::{ManagedChild, ProcessHost, Survivor};
 use crate::output::{
-    OUTPUT_QUEUE_LINES, OutputSender, OutputSource, OutputStream, WeakOutputSender,
+    OUTPUT_QUEUE_LINES, OutputCounts, OutputSender, OutputSource, OutputStream, WeakOutputSender,
 };
 use crate::ownership::{
     Birth, Claim, ClaimError, ExitWatch, LAUNCH_SIGN, LaunchSign, Owned, OwnershipRecord,
@@ -413,6 +413,10 @@ impl ManagedChild for OsChild {
 
     fn progress(&self) -> watch::Receiver<u64> {
         self.shared.progress.subscribe()
+    }
+
+    fn output_counts(&self) -> OutputCounts {
+        self.shared.recent.counts()
     }
 
     fn sample(&self) -> Option<ProcessSample> {

@@ -59,7 +59,7 @@ impl RunReport {
         self.output
             .iter()
             .filter(move |line| line.stream == source)
-            .map(|line| line.text.as_str())
+            .map(|line| &*line.text)
     }
 }
 
@@ -68,7 +68,7 @@ impl RunReport {
     pub(crate) fn without_secrets_of(mut self, environment: &Environment) -> Self {
         let redactor = environment.redactor();
         for line in &mut self.output {
-            line.text = redactor.clean(&line.text);
+            line.text = redactor.clean(&line.text).into();
         }
         self
     }
@@ -82,7 +82,7 @@ pub enum RunError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     /// It did not finish in time; it is gone now.
-    #[error("`{command}` did not finish within {deadline:?} and was ended: {}; its last line was {:?}; run it by hand to see what it waits for", .report.exit, .report.output.last().map_or("", |line| line.text.as_str()))]
+    #[error("`{command}` did not finish within {deadline:?} and was ended: {}; its last line was {:?}; run it by hand to see what it waits for", .report.exit, .report.output.last().map_or("", |line| &*line.text))]
     TimedOut {
         /// The command line, redacted.
         command: String,

@@ -932,7 +932,7 @@ async fn no_event_holds_a_secret_that_the_gateway_prints() {
             }
         }
         let expected = "I was given [redacted], [redacted], [redacted]";
-        assert!(lines.iter().any(|line| line == expected), "{lines:#?}");
+        assert!(lines.iter().any(|line| **line == *expected), "{lines:#?}");
         for secret in [TOKEN, "provider-key-42", "declared-secret"] {
             assert!(!shown.contains(secret), "{secret} in {shown}");
         }
@@ -1209,7 +1209,7 @@ async fn output_comes_before_the_exit() {
     while words.last().map(String::as_str) != Some("exit") {
         words.push(
             event(&mut events, |event| match event {
-                GatewayEvent::Output(line) => Some(line.text.clone()),
+                GatewayEvent::Output(line) => Some(line.text.to_string()),
                 GatewayEvent::Exited(_) => Some("exit".to_owned()),
                 _ => None,
             })

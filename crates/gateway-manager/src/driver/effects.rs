@@ -789,7 +789,7 @@ async fn publish_output(child: Arc<dyn ManagedChild>, redactor: Arc<Redactor>, b
     while let Some(event) = output.next().await {
         match event {
             OutputEvent::Line(mut line) => {
-                line.text = redactor.clean(&line.text);
+                line.text = redactor.clean(&line.text).into();
                 bus.publish(GatewayEvent::Output(line));
             }
             OutputEvent::Missed(missed) => bus.publish(GatewayEvent::Warning {

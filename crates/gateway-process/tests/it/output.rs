@@ -1,5 +1,6 @@
 //! The pipes: always drained, never lost across chunks, never in anybody's way.
 
+use gateway_process::pump::{FIRST_STDERR_LINES, RECENT_STDERR_LINES};
 use gateway_process::{OsProcessHost, OutputEvent, OutputSource, ProcessHost, StderrLevel};
 
 use crate::support::{PATIENCE, next_line, script, soon, spawn};
@@ -23,7 +24,7 @@ async fn lines_come_whole_and_clean_however_they_were_written() {
         .collect();
     let levels: Vec<_> = stderr
         .iter()
-        .map(|line| (line.text.as_str(), line.level))
+        .map(|line| (&*line.text, line.level))
         .collect();
     assert_eq!(
         levels,
@@ -48,9 +49,13 @@ async fn a_flood_that_nobody_reads_does_not_block_the_child() {
     let exit = soon(child.wait()).await;
     assert_eq!(exit.code, Some(7));
     let recent = child.recent_stderr();
-    assert_eq!((recent.len(), recent[119].as_str()), (120, "the end"));
+    assert_eq!(recent.len(), FIRST_STDERR_LINES + RECENT_STDERR_LINES);
+    assert_eq!(recent.last().map(String::as_str), Some("the end"));
     assert_eq!(recent[0].len(), 199);
     assert_eq!(*progress.borrow(), 2 * 250_000 + 1);
+    let counts = child.output_counts();
+    assert_eq!((counts.stdout, counts.warnings), (250_000, 250_001));
+    assert_eq!(counts.bytes, 100_000_000 + "the end\n".len() as u64);
 }
 
 #[tokio::test]

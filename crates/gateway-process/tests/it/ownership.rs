@@ -175,7 +175,7 @@ async fn a_child_that_is_to_survive_is_taken_over_with_its_output() {
     assert!(exit.reason.is_requested());
     let mut last = String::new();
     while let Some(gateway_process::OutputEvent::Line(line)) = soon(output.next()).await {
-        last = line.text;
+        last = line.text.to_string();
     }
     assert_eq!(last, "asked");
     assert_eq!(claim.record().unwrap(), None);

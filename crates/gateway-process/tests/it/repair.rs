@@ -142,11 +142,7 @@ async fn the_doctors_words_are_kept_but_for_the_token() {
         .outcome("echo looking; echo bad: $OPENCLAW_GATEWAY_TOKEN >&2; exit 1")
         .await;
     assert_eq!(outcome.exit.code, Some(1));
-    let mut lines: Vec<_> = outcome
-        .output
-        .iter()
-        .map(|line| line.text.as_str())
-        .collect();
+    let mut lines: Vec<_> = outcome.output.iter().map(|line| &*line.text).collect();
     lines.sort_unstable();
     assert_eq!(lines, ["bad: [redacted]", "looking"]);
 }

@@ -32,7 +32,7 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
 /// The text of the next line, whichever pipe it comes from.
 pub(crate) async fn next_line(stream: &mut OutputStream) -> String {
     match soon(stream.next()).await {
-        Some(OutputEvent::Line(line)) => line.text,
+        Some(OutputEvent::Line(line)) => line.text.to_string(),
         other => panic!("no line but {other:?}"),
     }
 }

@@ -481,7 +481,7 @@ fn port_of(spec: &LaunchSpec) -> u16 {
 pub(super) fn stderr_line(text: &str) -> OutputLine {
     OutputLine {
         stream: OutputSource::Stderr,
-        text: text.to_owned(),
+        text: text.into(),
         level: StderrLevel::Warn,
         truncated: false,
     }
