@@ -4,8 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gateway_policy::{Effect, Journal, JournalEntry, Lifecycle, Time, Trigger};
 
-/// How many entries are kept.
+/// How many entries are kept at most.
 pub const JOURNAL_ENTRIES: usize = 512;
+
+/// How much memory they may take, in bytes. Entries that tell of failures with long causes take more, and so fewer of them are kept.
+pub const JOURNAL_BYTES: usize = 128 * 1024;
 
 /// A journal with one writer and any number of readers.
 #[derive(Debug)]
@@ -13,7 +16,9 @@ pub(crate) struct SharedJournal(Mutex<Journal>);
 
 impl SharedJournal {
     pub(crate) fn new(machine: &Lifecycle) -> Self {
-        Self(Mutex::new(Journal::new(machine, JOURNAL_ENTRIES)))
+        Self(Mutex::new(
+            Journal::new(machine, JOURNAL_ENTRIES).within(JOURNAL_BYTES),
+        ))
     }
 
     /// Moves the machine and writes down what came of it. Gives the entry as well when it decided something.

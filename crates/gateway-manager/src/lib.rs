@@ -25,4 +25,4 @@ pub use gateway_process::{OpenClaw, OwnerDeath, StopMode};
 pub use handle::GatewayManager;
 pub use health::Health;
 pub use hooks::{HookError, LaunchContext, PreparationHook};
-pub use journal::JOURNAL_ENTRIES;
+pub use journal::{JOURNAL_BYTES, JOURNAL_ENTRIES};

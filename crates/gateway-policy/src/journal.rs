@@ -19,10 +19,12 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::Time;
-use crate::lifecycle::{Effect, Input, Lifecycle, Rule};
+use crate::lifecycle::{Effect, Input, Lifecycle, Observation, Rule};
+use crate::status::TicketOutcome;
 
 /// What makes a machine move.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,12 +56,27 @@ impl JournalEntry {
             Trigger::Input(input) => machine.handle(at, input),
             Trigger::Timeout => machine.handle_timeout(at),
         }
+        let mut rules: Vec<Rule> = core::iter::from_fn(|| machine.poll_rule()).collect();
+        let mut effects: Vec<Effect> = core::iter::from_fn(|| machine.poll_effect()).collect();
+        // They are kept for long, and never grow again.
+        rules.shrink_to_fit();
+        effects.shrink_to_fit();
         Self {
             at,
             trigger,
-            rules: core::iter::from_fn(|| machine.poll_rule()).collect(),
-            effects: core::iter::from_fn(|| machine.poll_effect()).collect(),
+            rules,
+            effects,
         }
+    }
+
+    /// How much memory it takes, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size_of::<Self>()
+            + size_of_val(self.rules.as_slice())
+            + size_of_val(self.effects.as_slice())
+            + text_of_trigger(&self.trigger)
+            + self.effects.iter().map(text_of_effect).sum::<usize>()
     }
 
     /// Whether it decided something that a short story should tell.
@@ -78,6 +95,47 @@ impl core::fmt::Display for JournalEntry {
             write!(formatter, "{comma}{rule}")?;
         }
         Ok(())
+    }
+}
+
+/// The bytes of the texts in a trigger.
+fn text_of_trigger(trigger: &Trigger) -> usize {
+    let Trigger::Input(Input::Observed { observation, .. }) = trigger else {
+        return 0;
+    };
+    match observation {
+        Observation::GatewayFound(holder) | Observation::ForeignFound(holder) => {
+            holder.detail.len() + holder.program.as_ref().map_or(0, String::len)
+        }
+        Observation::Disconnected(loss) => loss.failure.message.len(),
+        Observation::Connected(facts) => facts.server_version.len(),
+        Observation::DiscoveryFailed(failure)
+        | Observation::PreparationFailed(failure)
+        | Observation::SpawnFailed(failure)
+        | Observation::Exited(failure)
+        | Observation::ConnectFailed(failure)
+        | Observation::RepairFailed(failure)
+        | Observation::TerminationFailed(failure) => failure.message.len(),
+        _ => 0,
+    }
+}
+
+/// The bytes of the texts and lists in an effect.
+fn text_of_effect(effect: &Effect) -> usize {
+    match effect {
+        Effect::PublishStatus(status) => {
+            let session = status.session.as_ref();
+            let failure = status.failure.as_ref();
+            let gave_up = status.gave_up.as_ref();
+            failure.map_or(0, |failure| failure.message.len())
+                + gave_up.map_or(0, |story| size_of_val(story.history.as_slice()))
+                + session.map_or(0, |session| session.server_version.len())
+        }
+        Effect::Answer {
+            outcome: TicketOutcome::Failed(failure),
+            ..
+        } => failure.message.len(),
+        _ => 0,
     }
 }
 
@@ -100,6 +158,9 @@ pub struct Journal {
     base: Lifecycle,
     entries: VecDeque<JournalEntry>,
     capacity: usize,
+    /// What the entries take, and may take, in bytes.
+    size: usize,
+    most_size: usize,
 }
 
 impl Journal {
@@ -110,20 +171,34 @@ impl Journal {
             base: machine.clone(),
             entries: VecDeque::new(),
             capacity: capacity.max(1),
+            size: 0,
+            most_size: usize::MAX,
         }
+    }
+
+    /// Keeps no more entries than take so many bytes, but at least one. Without it their number alone counts.
+    #[must_use]
+    pub fn within(mut self, bytes: usize) -> Self {
+        self.most_size = bytes;
+        self
     }
 
     /// Moves the machine that this is the journal of, and gives the effects to perform.
     pub fn advance(&mut self, machine: &mut Lifecycle, at: Time, trigger: Trigger) -> Vec<Effect> {
         let entry = JournalEntry::of(machine, at, trigger);
         let effects = entry.effects.clone();
-        if self.entries.len() == self.capacity
-            && let Some(oldest) = self.entries.pop_front()
+        self.size += entry.size();
+        self.entries.push_back(entry);
+        while self.entries.len() > self.capacity
+            || self.size > self.most_size && self.entries.len() > 1
         {
+            let Some(oldest) = self.entries.pop_front() else {
+                break;
+            };
+            self.size -= oldest.size();
             // Deterministic, so what it does is known already.
             let _ = JournalEntry::of(&mut self.base, oldest.at, oldest.trigger);
         }
-        self.entries.push_back(entry);
         effects
     }
 
@@ -156,6 +231,7 @@ mod tests {
     use alloc::string::ToString;
 
     use super::*;
+    use crate::failure::{Failure, FailureClass};
     use crate::lifecycle::LifecycleConfig;
     use crate::status::Ticket;
 
@@ -180,6 +256,42 @@ mod tests {
         assert_eq!(journal.entries().count(), 3);
         let newest = journal.entries().next_back().map(ToString::to_string);
         assert_eq!(newest.as_deref(), Some("0.010 s: stop-wanted, taken-down"));
+    }
+
+    /// Long stories make few entries, short ones as many as there may be; either way it replays.
+    #[test]
+    fn a_journal_is_bounded_by_its_memory_as_well() {
+        for (length, fewer) in [(0, false), (8_000, true)] {
+            let mut machine = Lifecycle::new(LifecycleConfig::default());
+            let mut journal = Journal::new(&machine, 32).within(64_000);
+            let mut seen = 0;
+            for number in 0..200 {
+                let at = Time::from_millis(number);
+                let newest = journal.entries().next_back();
+                let asked = newest.into_iter().flat_map(|entry| &entry.effects);
+                let asked = asked.filter_map(|effect| match effect {
+                    Effect::Discover { epoch } => Some(*epoch),
+                    _ => None,
+                });
+                let trigger = Trigger::Input(match asked.last() {
+                    Some(epoch) => Input::Observed {
+                        epoch,
+                        observation: Observation::DiscoveryFailed(Failure::new(
+                            FailureClass::InvalidSettings,
+                            "x".repeat(length),
+                        )),
+                    },
+                    None => Input::Start(Ticket::from_number(number + 1)),
+                });
+                journal.advance(&mut machine, at, trigger);
+                let sizes: usize = journal.entries().map(JournalEntry::size).sum();
+                assert_eq!(journal.size, sizes);
+                assert!(sizes <= 64_000, "{sizes}");
+                seen = journal.entries().count();
+            }
+            assert_eq!(journal.replay().as_ref(), Ok(&machine));
+            assert_eq!((seen < 16, seen == 32), (fewer, !fewer), "{seen} entries");
+        }
     }
 
     #[test]

@@ -42,6 +42,10 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is told that a gateway still works on its end.
 const ENDING_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The first pause before a port is tried again on which nobody listens yet. Each one is twice as long as the one before, up to what the
+/// machine asks for: a gateway that starts in no time is not waited for in vain, and one that takes its time is asked as often as it should be.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
 /// How long the exit of a child waits for what it printed last.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
@@ -319,11 +323,13 @@ impl Driver {
                     }
                 }
             }
+            let mut pause = FIRST_PAUSE.min(plan.wait_for_listener.unwrap_or(FIRST_PAUSE));
             let opened = loop {
                 let opened = Connection::open(transport.as_ref(), &endpoint, options.clone()).await;
                 match (opened, plan.wait_for_listener) {
-                    (Err(error), Some(pause)) if is_nobody_there(&error) => {
+                    (Err(error), Some(longest)) if is_nobody_there(&error) => {
                         tokio::time::sleep(pause).await;
+                        pause = longest.min(2 * pause);
                     }
                     (opened, _) => break opened,
                 }

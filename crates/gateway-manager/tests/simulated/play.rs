@@ -4,8 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gateway_manager::{
-    CallOptions, GatewayManager, GatewayState, JOURNAL_ENTRIES, JournalEntry, ManagerError,
-    OpenClaw, PortChoice,
+    CallOptions, GatewayManager, GatewayState, JournalEntry, ManagerError, OpenClaw, PortChoice,
 };
 use gateway_policy::FailureClass;
 use gateway_process::Environment;
@@ -321,19 +320,19 @@ impl Player {
     fn write_down_moves(&mut self) {
         let journal = self.manager().journal();
         let newest: Vec<&JournalEntry> = journal.entries().collect();
-        let known = if newest.len() < JOURNAL_ENTRIES {
-            self.moves.len()
-        } else {
-            // The longest end of what is written down that the journal begins with.
-            let ends_with = |known: &usize| {
-                self.moves[self.moves.len() - known..]
-                    .iter()
-                    .eq(newest[..*known].iter().copied())
-            };
-            let most = newest.len().min(self.moves.len());
-            let overlap = (1..=most).rev().find(ends_with);
-            overlap.expect("the journal has not forgotten everything since the last time")
+        // The longest end of what is written down that the journal begins with.
+        let ends_with = |known: &usize| {
+            self.moves[self.moves.len() - known..]
+                .iter()
+                .eq(newest[..*known].iter().copied())
         };
+        let most = newest.len().min(self.moves.len());
+        let overlap = (1..=most).rev().find(ends_with);
+        assert!(
+            overlap.is_some() || self.moves.is_empty(),
+            "the journal has forgotten everything since the last time"
+        );
+        let known = overlap.unwrap_or(0);
         let fresh = newest.into_iter().skip(known).cloned();
         self.moves.extend(fresh);
     }
@@ -352,6 +351,7 @@ impl Player {
         let stopped = timeout(STOP_WITHIN, self.manager().stop()).await;
         let stopped = stopped.expect("the last stop is answered in time");
         self.look();
+        self.write_down_moves();
         if !self.occupied {
             assert_eq!(self.machine.open_sockets(), 0, "it outlived the stop");
         }
