@@ -158,7 +158,8 @@ fn merged_chat(payload: &Payload) -> Option<Payload> {
 /// Where events are published. Publishing never waits.
 #[derive(Clone, Debug)]
 pub(crate) struct EventBus {
-    sender: broadcast::Sender<GatewayEvent>,
+    /// The queue is made for all its events at once, and most managers have none waiting: it holds no more than their addresses.
+    sender: broadcast::Sender<Arc<GatewayEvent>>,
 }
 
 impl EventBus {
@@ -168,8 +169,10 @@ impl EventBus {
     }
 
     pub(crate) fn publish(&self, event: GatewayEvent) {
-        // Nobody listening is no error.
-        let _ = self.sender.send(event);
+        if self.sender.receiver_count() > 0 {
+            // Nobody listening is no error.
+            let _ = self.sender.send(Arc::new(event));
+        }
     }
 
     pub(crate) fn subscribe(&self) -> EventSubscription {
@@ -194,14 +197,14 @@ pub enum Delivered {
 /// A subscription to the events of a manager, from the moment it was made. Dropping it unsubscribes.
 #[derive(Debug)]
 pub struct EventSubscription {
-    receiver: broadcast::Receiver<GatewayEvent>,
+    receiver: broadcast::Receiver<Arc<GatewayEvent>>,
 }
 
 impl EventSubscription {
     /// The next event; `None` once the manager is gone. Cancel safe.
     pub async fn next(&mut self) -> Option<Delivered> {
         match self.receiver.recv().await {
-            Ok(event) => Some(Delivered::Event(event)),
+            Ok(event) => Some(Delivered::Event(Arc::unwrap_or_clone(event))),
             Err(broadcast::error::RecvError::Lagged(missed)) => Some(Delivered::Lagged { missed }),
             Err(broadcast::error::RecvError::Closed) => None,
         }

@@ -8,7 +8,7 @@ use gateway_policy::{Effect, Journal, JournalEntry, Lifecycle, Time, Trigger};
 pub const JOURNAL_ENTRIES: usize = 512;
 
 /// How much memory they may take, in bytes. Entries that tell of failures with long causes take more, and so fewer of them are kept.
-pub const JOURNAL_BYTES: usize = 128 * 1024;
+pub const JOURNAL_BYTES: usize = 80 * 1024;
 
 /// A journal with one writer and any number of readers.
 #[derive(Debug)]

@@ -56,16 +56,11 @@ impl JournalEntry {
             Trigger::Input(input) => machine.handle(at, input),
             Trigger::Timeout => machine.handle_timeout(at),
         }
-        let mut rules: Vec<Rule> = core::iter::from_fn(|| machine.poll_rule()).collect();
-        let mut effects: Vec<Effect> = core::iter::from_fn(|| machine.poll_effect()).collect();
-        // They are kept for long, and never grow again.
-        rules.shrink_to_fit();
-        effects.shrink_to_fit();
         Self {
             at,
             trigger,
-            rules,
-            effects,
+            rules: exact(core::iter::from_fn(|| machine.poll_rule()).collect()),
+            effects: exact(core::iter::from_fn(|| machine.poll_effect()).collect()),
         }
     }
 
@@ -96,6 +91,13 @@ impl core::fmt::Display for JournalEntry {
         }
         Ok(())
     }
+}
+
+/// The same list without room for more: it is kept for long and never grows again. Moved and not shrunk, so that no hole stays behind it.
+fn exact<T>(mut list: Vec<T>) -> Vec<T> {
+    let mut exact = Vec::with_capacity(list.len());
+    exact.append(&mut list);
+    exact
 }
 
 /// The bytes of the texts in a trigger.
@@ -156,7 +158,8 @@ pub struct Divergence {
 pub struct Journal {
     /// As it was before the oldest entry.
     base: Lifecycle,
-    entries: VecDeque<JournalEntry>,
+    /// Each by itself, because a queue has room for up to twice as many as are in it.
+    entries: VecDeque<Box<JournalEntry>>,
     capacity: usize,
     /// What the entries take, and may take, in bytes.
     size: usize,
@@ -188,7 +191,7 @@ impl Journal {
         let entry = JournalEntry::of(machine, at, trigger);
         let effects = entry.effects.clone();
         self.size += entry.size();
-        self.entries.push_back(entry);
+        self.entries.push_back(Box::new(entry));
         while self.entries.len() > self.capacity
             || self.size > self.most_size && self.entries.len() > 1
         {
@@ -197,14 +200,15 @@ impl Journal {
             };
             self.size -= oldest.size();
             // Deterministic, so what it does is known already.
-            let _ = JournalEntry::of(&mut self.base, oldest.at, oldest.trigger);
+            let JournalEntry { at, trigger, .. } = *oldest;
+            let _ = JournalEntry::of(&mut self.base, at, trigger);
         }
         effects
     }
 
     /// The entries, oldest first.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = &JournalEntry> {
-        self.entries.iter()
+        self.entries.iter().map(Box::as_ref)
     }
 
     /// Lives through the recorded triggers once more and compares. Gives the machine as it is at the end.
@@ -215,9 +219,9 @@ impl Journal {
         let mut machine = self.base.clone();
         for recorded in &self.entries {
             let replayed = JournalEntry::of(&mut machine, recorded.at, recorded.trigger.clone());
-            if replayed != *recorded {
+            if replayed != **recorded {
                 return Err(Divergence {
-                    recorded: Box::new(recorded.clone()),
+                    recorded: recorded.clone(),
                     replayed: Box::new(replayed),
                 });
             }
@@ -269,11 +273,11 @@ mod tests {
                 let at = Time::from_millis(number);
                 let newest = journal.entries().next_back();
                 let asked = newest.into_iter().flat_map(|entry| &entry.effects);
-                let asked = asked.filter_map(|effect| match effect {
+                let mut asked = asked.filter_map(|effect| match effect {
                     Effect::Discover { epoch } => Some(*epoch),
                     _ => None,
                 });
-                let trigger = Trigger::Input(match asked.last() {
+                let trigger = Trigger::Input(match asked.next_back() {
                     Some(epoch) => Input::Observed {
                         epoch,
                         observation: Observation::DiscoveryFailed(Failure::new(
@@ -302,7 +306,7 @@ mod tests {
         assert_eq!(journal.entries().count(), 1, "at least one entry is kept");
         journal.entries[0].effects.clear();
         let divergence = journal.replay().expect_err("it was changed");
-        assert_eq!(*divergence.recorded, journal.entries[0]);
+        assert_eq!(divergence.recorded, journal.entries[0]);
         assert_ne!(divergence.replayed, divergence.recorded);
     }
 

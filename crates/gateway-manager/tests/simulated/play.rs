@@ -39,7 +39,7 @@ const SOCKETS_AT_MOST: u64 = 2;
 const AFTERWARDS: Duration = Duration::from_secs(3_600);
 
 /// How long a story may go on without a look at it.
-const LOOK_AT_LEAST: Duration = Duration::from_secs(60);
+const LOOK_AT_LEAST: Duration = Duration::from_secs(20);
 
 /// The answer to a command or a call.
 #[derive(Clone, Debug)]

@@ -47,6 +47,7 @@ mod linux {
         ("stop", stop::run),
         ("start", start::run),
         ("idle", idle::run),
+        ("journal", idle::journals),
     ];
 
     /// The first argument of the process that measures one group.
