@@ -2,12 +2,13 @@
 //!
 //! `cargo xtask test` decides whether a change is good: it runs the test matrix of `rows`, row by row, and counts
 //! what really ran. `cargo xtask gateway install` puts a pinned OpenClaw and a Node that suits it under `target/`.
-//! `cargo xtask mutants` and `cargo xtask defects` test the tests: they break the code and look who notices.
+//! `cargo xtask bench` measures what supervision costs. `cargo xtask mutants` and `cargo xtask defects` test the tests: they break the code and look who notices.
 //! The rules that the repository keeps (`tidy`, `purity`) are ordinary tests of this crate and run as matrix rows.
 //!
 //! This crate is built before anything else can run, so it stays on a few small dependencies: no async runtime, and
 //! none of the crates that it tests.
 
+mod bench;
 mod command;
 mod defects;
 mod explore;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::bench::BenchArguments;
 use crate::defects::Choice;
 use crate::interrupt::Interrupt;
 use crate::job::{Echo, Job};
@@ -70,6 +72,8 @@ enum Task {
     Mutants(Selection),
     /// Put known defects back, one at a time, and demand that the tests named for each of them fail.
     Defects(Choice),
+    /// Measure what supervision costs, next to what it is compared with, and say which limits hold.
+    Bench(BenchArguments),
     /// Provision real gateways for tests.
     #[command(subcommand)]
     Gateway(GatewayTask),
@@ -212,6 +216,23 @@ fn run(task: Task) -> Result<ExitCode, String> {
                 println!("what the commands printed is in {}", log.display());
                 Ok(ExitCode::FAILURE)
             }
+        }
+        Task::Bench(arguments) => {
+            let interrupt = Interrupt::install()?;
+            let workspace = Workspace::load()?;
+            let mut job = Job::new("bench", &interrupt);
+            let mut broken = false;
+            for group in arguments.groups() {
+                for figure in bench::measure(&workspace, group, BY_HAND, &mut job)? {
+                    arguments.show(&figure);
+                    broken |= figure.robust && figure.holds() == Some(false);
+                }
+            }
+            Ok(if arguments.check && broken {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            })
         }
         Task::Gateway(GatewayTask::Install(InstallArguments { version, all })) => {
             let interrupt = Interrupt::install()?;

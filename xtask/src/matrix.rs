@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use crate::bench;
 use crate::defects::{self, Choice, Outcome};
 use crate::features;
 use crate::interrupt::Interrupt;
@@ -162,6 +163,7 @@ impl Runner<'_> {
             Work::RealGateway { pin, limit } => self.real_gateway(pin, *limit),
             Work::Mutants { limit } => self.mutants(*limit),
             Work::Defects { limit } => self.defects(*limit),
+            Work::Bench { limit } => self.bench(*limit),
             Work::NotBuilt => self
                 .report
                 .add(Counts::SKIPPED, Some("not built yet".to_owned())),
@@ -297,6 +299,24 @@ impl Runner<'_> {
         );
         if let Err(why) = judged {
             self.fail(&why);
+        }
+    }
+
+    fn bench(&mut self, limit: Duration) {
+        for group in bench::GROUPS.iter().filter(|group| group.robust) {
+            match bench::measure(self.workspace, group, limit, &mut self.job) {
+                Ok(figures) => {
+                    for figure in figures {
+                        let (counts, note) = match figure.holds() {
+                            None => continue,
+                            Some(true) => (Counts::PASSED, None),
+                            Some(false) => (Counts::FAILED, Some(figure.to_string())),
+                        };
+                        self.report.add(counts, note);
+                    }
+                }
+                Err(why) => self.fail(&why),
+            }
         }
     }
 

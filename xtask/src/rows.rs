@@ -41,6 +41,8 @@ pub(crate) enum Work {
     Mutants { limit: Duration },
     /// Known defects put back one at a time, each of which the tests named for it have to notice; each counts as one check.
     Defects { limit: Duration },
+    /// Figures whose limits hold on a busy machine as well; each counts as one check.
+    Bench { limit: Duration },
     /// A kind of test that this repository does not have yet.
     NotBuilt,
 }
@@ -160,6 +162,11 @@ pub(crate) fn all() -> Vec<Row> {
             Work::Defects { limit: minutes(20) },
         ),
     ];
+    rows.push(row(
+        "bench",
+        "what supervision costs, where a busy machine cannot spoil it: intake of output, memory, wake-ups",
+        Work::Bench { limit: minutes(10) },
+    ));
     rows.extend(PINS.iter().map(|pin| Row {
         name: format!("real-gateway-{}", pin.openclaw),
         about: "supervision of the real OpenClaw, installed through npm",
