@@ -23,7 +23,7 @@ struct Rule {
     level: StderrLevel,
 }
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     // A browser tab left open with an old token keeps knocking; that is the tab's problem, not the gateway's.
     Rule {
         key: "openclaw-control-ui",
@@ -52,6 +52,12 @@ const RULES: [Rule; 7] = [
     },
     Rule {
         key: "node: --require is not allowed in NODE_OPTIONS",
+        also: &[],
+        level: StderrLevel::Quiet,
+    },
+    // Asked for, and told as events of its own.
+    Rule {
+        key: "[gateway] startup trace: ",
         also: &[],
         level: StderrLevel::Quiet,
     },
@@ -153,6 +159,10 @@ mod tests {
             ("Debugger attached.", Quiet),
             ("node: --require is not allowed in NODE_OPTIONS", Quiet),
             ("Config warnings: plugins.entries.x", Quiet),
+            (
+                "[gateway] startup trace: entry.argv 2.0ms total=952.3ms",
+                Quiet,
+            ),
             ("experimentalwarning", Warn),
             ("Error: listen EADDRINUSE", Warn),
             ("", Warn),
