@@ -107,6 +107,10 @@ pub(crate) struct UpArguments {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Keep the gateway's output in rotated files in this directory, over restarts
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output_log: Option<PathBuf>,
+
     /// Print every line of the gateway's output, not only its warnings and errors
     #[arg(long, conflicts_with = "quiet_output")]
     pub(crate) show_output: bool,

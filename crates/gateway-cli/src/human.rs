@@ -71,6 +71,9 @@ pub(crate) fn text(report: &Report, elapsed: Duration) -> Option<String> {
         Report::Repaired { message, .. } => timed(&format!("configuration: {message}")),
         Report::Warning { message } => timed(&format!("warning: {message}")),
         Report::Output { text, .. } => timed(&format!("| {text}")),
+        Report::OutputRepeated { text, repeats, .. } => {
+            timed(&format!("| {text} [{repeats} more]"))
+        }
         Report::Stopping { reason } => timed(&match *reason {
             "until-ready" => "stopping".to_owned(),
             "failure" => return None,

@@ -96,6 +96,14 @@ pub(crate) enum Report {
         level: &'static str,
         text: String,
     },
+    /// A line that was printed came again.
+    OutputRepeated {
+        stream: &'static str,
+        level: &'static str,
+        text: String,
+        repeats: u64,
+        total: u64,
+    },
     /// gatewayctl begins to stop.
     Stopping { reason: &'static str },
     /// What a probe found.

@@ -139,6 +139,21 @@ impl<'a> Session<'a> {
             }
             Delivered::Event(GatewayEvent::Warning { message }) => self.warn(message),
             Delivered::Event(GatewayEvent::Output(line)) => self.on_output(line),
+            Delivered::Event(GatewayEvent::OutputRepeated {
+                stream,
+                level,
+                repeats,
+            }) => {
+                if self.shows(level) {
+                    self.printer.show(&Report::OutputRepeated {
+                        stream: stream_name(stream),
+                        level: level_name(level),
+                        text: repeats.line,
+                        repeats: repeats.repeats,
+                        total: repeats.total,
+                    });
+                }
+            }
             Delivered::Event(GatewayEvent::Decision(entry)) => {
                 if self.why {
                     for decision in Report::decisions(&entry) {
@@ -163,13 +178,16 @@ impl<'a> Session<'a> {
         self.printer.show(&Report::Warning { message });
     }
 
-    fn on_output(&mut self, line: OutputLine) {
-        let is_shown = match self.shown {
+    fn shows(&self, level: StderrLevel) -> bool {
+        match self.shown {
             Shown::Everything => true,
-            Shown::Warnings => line.level == StderrLevel::Warn,
+            Shown::Warnings => level == StderrLevel::Warn,
             Shown::Nothing => false,
-        };
-        if is_shown {
+        }
+    }
+
+    fn on_output(&mut self, line: OutputLine) {
+        if self.shows(line.level) {
             self.printer.show(&Report::Output {
                 stream: stream_name(line.stream),
                 level: level_name(line.level),

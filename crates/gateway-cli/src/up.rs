@@ -7,7 +7,8 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use gateway_manager::{
-    FailureClass, GatewayManager, JournalEntry, LifecycleConfig, OwnerDeath, PortChoice, StopMode,
+    FailureClass, GatewayManager, JournalEntry, LifecycleConfig, OutputLogConfig, OwnerDeath,
+    PortChoice, StopMode,
 };
 use tokio::time::{sleep_until, timeout};
 
@@ -200,6 +201,9 @@ fn build(
     }
     if let Some(home) = &places.home {
         builder = builder.home(home);
+    }
+    if let Some(directory) = &arguments.output_log {
+        builder = builder.output_log(OutputLogConfig::new(directory));
     }
     if arguments.survive {
         builder = builder.owner_death(OwnerDeath::ChildSurvives);

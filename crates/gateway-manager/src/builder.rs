@@ -11,6 +11,7 @@ use gateway_policy::status::DEFAULT_PORT;
 use gateway_process::terminate::{DEFAULT_ASK_FOR, DEFAULT_REAP_WITHIN};
 use gateway_process::{
     Environment, OpenClaw, OsProcessHost, OwnerDeath, ProcessHost, ServiceSearch,
+    Environment, OpenClaw, OsProcessHost, OutputLog, OutputLogConfig, OwnerDeath, ProcessHost,
 };
 use gateway_protocol::handshake::{ClientInfo, scope};
 use secrecy::SecretString;
@@ -52,6 +53,10 @@ pub(crate) struct Settings {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) home: Option<PathBuf>,
     pub(crate) extra_args: Vec<OsString>,
+    pub(crate) startup_trace: bool,
+    pub(crate) output_log_config: Option<OutputLogConfig>,
+    /// Opened when the manager is built.
+    pub(crate) output_log: Option<OutputLog>,
     pub(crate) environment: Option<Environment>,
     pub(crate) instance_dir: Option<PathBuf>,
     pub(crate) owner_death: OwnerDeath,
@@ -83,6 +88,9 @@ impl Default for GatewayManagerBuilder {
                 state_dir: None,
                 home: None,
                 extra_args: Vec::new(),
+                startup_trace: false,
+                output_log_config: None,
+                output_log: None,
                 environment: None,
                 instance_dir: None,
                 owner_death: OwnerDeath::default(),
@@ -140,6 +148,20 @@ impl GatewayManagerBuilder {
     /// Adds an argument to the gateway's command line. Secrets do not belong there.
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.settings.extra_args.push(argument.into());
+        self
+    }
+
+    /// Keeps the gateway's output in files as well, without its secrets, over restarts of the gateway and of this program. Default: no files.
+    pub fn output_log(mut self, config: OutputLogConfig) -> Self {
+        self.settings.output_log_config = Some(config);
+        self
+    }
+
+    /// Whether the gateway is asked to tell how long the steps of its start take
+    /// ([`GatewayEvent::StartupStep`](crate::GatewayEvent::StartupStep), [`GatewayManager::last_startup`]). Default no: it costs the gateway some two
+    /// hundred lines per start.
+    pub fn startup_trace(mut self, trace: bool) -> Self {
+        self.settings.startup_trace = trace;
         self
     }
 
@@ -288,6 +310,9 @@ impl GatewayManagerBuilder {
             settings.token_is_random = true;
         }
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+        if let Some(config) = settings.output_log_config.take() {
+            settings.output_log = Some(OutputLog::open(config)?);
+        }
         Ok(GatewayManager::spawn(settings, &runtime))
     }
 }

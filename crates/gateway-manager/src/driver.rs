@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use gateway_client::{Connection, DeviceIdentity, Disconnected, Endpoint};
 use gateway_policy::liveness::{HandshakeSign, ProcessSample, RequestSign};
+use gateway_policy::startup_trace::StartupSummary;
 use gateway_policy::status::{GatewayStatus, SessionFacts, Ticket, TicketOutcome};
 use gateway_policy::{Epoch, Failure, Input, Lifecycle, Observation, Phase, Time, Trigger};
 use gateway_process::{
@@ -58,6 +59,8 @@ pub(crate) struct Outputs {
     pub(crate) port: watch::Sender<Option<u16>>,
     /// The newest launch in one line, without secrets.
     pub(crate) launched: watch::Sender<Option<String>>,
+    /// The newest start, as far as the gateway has told of it.
+    pub(crate) startup: watch::Sender<Option<StartupSummary>>,
     pub(crate) bus: EventBus,
     pub(crate) journal: Arc<SharedJournal>,
 }

@@ -3,6 +3,7 @@
 use gateway_client::RpcError;
 use gateway_policy::status::GatewayState;
 use gateway_policy::{ConfigProblem, Failure};
+use gateway_process::OutputLogError;
 
 /// A command or a call did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,9 @@ pub enum BuildError {
     /// A setting of the lifecycle makes no sense, alone or beside another one.
     #[error(transparent)]
     Lifecycle(#[from] ConfigProblem),
+    /// The output log cannot be opened.
+    #[error(transparent)]
+    OutputLog(#[from] OutputLogError),
     /// A limit is zero.
     #[error("{name} is zero; every wait needs room to succeed")]
     ZeroLimit {

@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use gateway_client::IncomingFrame;
 use gateway_policy::JournalEntry;
+use gateway_policy::duplicates::Repeats;
+use gateway_policy::startup_trace::{StartupStep, StartupSummary};
 use gateway_policy::status::GatewayStatus;
-use gateway_process::{ChildExit, EndingStage, OutputLine, RepairOutcome};
+use gateway_process::{
+    ChildExit, EndingStage, OutputLine, OutputSource, RepairOutcome, StderrLevel,
+};
 use gateway_protocol::jsonrpc::{Message, NotificationKind};
 use gateway_protocol::{Frame, Payload};
 use serde_json::{Map, Value};
@@ -62,8 +66,22 @@ pub enum GatewayEvent {
     },
     /// A frame of an unknown kind.
     Message(Payload),
-    /// A line that the gateway process printed, without the secrets of its environment.
+    /// A line that the gateway process printed, without the secrets of its environment. A line that repeats is told once; see
+    /// [`OutputRepeated`](Self::OutputRepeated).
     Output(OutputLine),
+    /// How often a line that was told has come again: after fifty times, after half a minute, or at the end of the process.
+    OutputRepeated {
+        /// The pipe it came from.
+        stream: OutputSource,
+        /// What the line is worth in a log.
+        level: StderrLevel,
+        /// The line and the numbers.
+        repeats: Repeats,
+    },
+    /// A step of the gateway's start is done. Told when [`startup_trace`](crate::GatewayManagerBuilder::startup_trace) is on.
+    StartupStep(StartupStep),
+    /// The start is over: the gateway is ready, or it ended on the way. Told when steps were.
+    Startup(StartupSummary),
     /// The gateway process is being ended: told when it is asked, every five seconds while it works on it, when its time changes, and when it
     /// is forced. [`Exited`](Self::Exited) follows.
     Ending {

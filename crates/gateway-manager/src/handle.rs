@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gateway_client::{CallOptions, Connection};
 use gateway_policy::restart::DEFAULT_DEBOUNCE;
+use gateway_policy::startup_trace::StartupSummary;
 use gateway_policy::status::{GatewayStatus, TicketOutcome};
 use gateway_policy::{Journal, JournalEntry, Lifecycle};
 use gateway_process::StopMode;
@@ -43,6 +44,7 @@ struct Shared {
     connection: watch::Receiver<Option<Connection>>,
     port: watch::Receiver<Option<u16>>,
     launched: watch::Receiver<Option<String>>,
+    startup: watch::Receiver<Option<StartupSummary>>,
     bus: EventBus,
     journal: Arc<SharedJournal>,
     origin: Instant,
@@ -60,6 +62,7 @@ impl GatewayManager {
         let (connection_writer, connection) = watch::channel(None);
         let (port_writer, port) = watch::channel(None);
         let (launched_writer, launched) = watch::channel(None);
+        let (startup_writer, startup) = watch::channel(None);
         let bus = EventBus::new(settings.event_queue);
         let machine = Lifecycle::new(settings.lifecycle.clone());
         let journal = Arc::new(SharedJournal::new(&machine));
@@ -72,6 +75,7 @@ impl GatewayManager {
                 connection: connection_writer,
                 port: port_writer,
                 launched: launched_writer,
+                startup: startup_writer,
                 bus: bus.clone(),
                 journal: journal.clone(),
             },
@@ -86,6 +90,7 @@ impl GatewayManager {
                 connection,
                 port,
                 launched,
+                startup,
                 bus,
                 journal,
                 origin,
@@ -262,6 +267,13 @@ impl GatewayManager {
     #[must_use]
     pub fn last_launch(&self) -> Option<String> {
         self.shared.launched.borrow().clone()
+    }
+
+    /// The steps of the newest start, as far as the gateway has told of them, which it does when
+    /// [`startup_trace`](GatewayManagerBuilder::startup_trace) is on. `None` when no gateway has told of any.
+    #[must_use]
+    pub fn last_startup(&self) -> Option<StartupSummary> {
+        self.shared.startup.borrow().clone()
     }
 
     /// The newest moves of the lifecycle machine, oldest first, at most [`JOURNAL_ENTRIES`](crate::JOURNAL_ENTRIES): what it was

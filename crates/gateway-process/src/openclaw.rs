@@ -504,6 +504,9 @@ pub struct GatewayLaunch {
     pub home: Option<PathBuf>,
     /// Arguments after the ones that this crate sets.
     pub extra_args: Vec<OsString>,
+    /// Whether the gateway prints how long the steps of its start take; [`gateway_policy::startup_trace`] reads that. Default no. Releases
+    /// before 2026.9.6 take no notice.
+    pub startup_trace: bool,
     /// The environment to start from; [`Environment::from_parent`] by default. What this crate sets wins over it.
     pub environment: Environment,
 }
@@ -518,6 +521,7 @@ impl GatewayLaunch {
             state_dir: None,
             home: None,
             extra_args: Vec::new(),
+            startup_trace: false,
             environment: Environment::from_parent(),
         }
     }
@@ -541,6 +545,18 @@ impl GatewayLaunch {
         environment.keep_loopback_direct();
         // Last, so that nothing overrides what supervision rests on.
         embedding::apply(&mut environment, embedding::SUPERVISED);
+        if self.startup_trace {
+            environment.set("OPENCLAW_GATEWAY_STARTUP_TRACE", "1");
+        }
+        environment
+            // One process instead of a launcher and its child, and restarts that stay in it: 2026.3.2 would otherwise hand over
+            // to a successor outside our process group.
+            .set("OPENCLAW_NO_RESPAWN", "1")
+            // A supervised gateway is private; it need not announce itself on the network.
+            .set("OPENCLAW_DISABLE_BONJOUR", "1")
+            // Colour is on by TERM even into a pipe, and FORCE_COLOR would win over NO_COLOR.
+            .set("NO_COLOR", "1")
+            .remove("FORCE_COLOR");
         environment
     }
 

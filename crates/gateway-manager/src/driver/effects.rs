@@ -19,8 +19,8 @@ use gateway_policy::{Effect, Epoch, Failure, FailureClass, Observation, Phase};
 use gateway_process::ports::{check_port_free, reserve_free_port};
 use gateway_process::{
     Claim, ClaimError, ConfigRepair, Ending, EndingStage, GatewayLaunch, LaunchSpec, ManagedChild,
-    OutputEvent, OwnerDeath, PortOwner, ProcessHost, Redactor, StopMode, TerminateError,
-    Termination, TerminationReason,
+    OwnerDeath, PortOwner, ProcessHost, Redactor, StopMode, TerminateError, Termination,
+    TerminationReason,
 };
 use gateway_protocol::close::CloseCode;
 use gateway_protocol::handshake::ProtocolRange;
@@ -35,6 +35,7 @@ use crate::causes;
 use crate::events::{EventBus, GatewayEvent, event_of};
 use crate::launch::{self, LaunchRecord};
 use crate::services;
+use crate::output::OutputRoad;
 
 /// Output counts as progress of a start at most this often; a flood must not keep the loop busy.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -177,6 +178,7 @@ impl Driver {
         launch.state_dir = self.settings.state_dir.clone();
         launch.home = self.settings.home.clone();
         launch.extra_args = self.settings.extra_args.clone();
+        launch.startup_trace = self.settings.startup_trace;
         if let Some(environment) = &self.settings.environment {
             launch.environment = environment.clone();
         }
@@ -238,8 +240,13 @@ impl Driver {
         handle: Arc<dyn ManagedChild>,
         redactor: Arc<Redactor>,
     ) -> ChildInUse {
-        let bus = self.outputs.bus.clone();
-        let output = tokio::spawn(publish_output(handle.clone(), redactor.clone(), bus));
+        let road = OutputRoad::new(
+            redactor.clone(),
+            self.settings.output_log.clone(),
+            self.outputs.bus.clone(),
+            self.outputs.startup.clone(),
+        );
+        let output = tokio::spawn(road.take_all(handle.output()));
         let output = AbortOnDropHandle::new(output);
         let force = publish_force(handle.ending(), self.outputs.bus.clone());
         let exit = report_exit(epoch, handle.clone(), output, force, self.reports.clone());
@@ -785,23 +792,6 @@ async fn report_progress(
             return;
         }
         tokio::time::sleep(PROGRESS_INTERVAL).await;
-    }
-}
-
-/// A line is classified as it was printed and shown without the secrets that the child was given: it ends up on screens and in logs.
-async fn publish_output(child: Arc<dyn ManagedChild>, redactor: Arc<Redactor>, bus: EventBus) {
-    let mut output = child.output();
-    drop(child);
-    while let Some(event) = output.next().await {
-        match event {
-            OutputEvent::Line(mut line) => {
-                line.text = redactor.clean(&line.text).into();
-                bus.publish(GatewayEvent::Output(line));
-            }
-            OutputEvent::Missed(missed) => bus.publish(GatewayEvent::Warning {
-                message: format!("{missed} lines of the gateway's output were dropped because they came too fast."),
-            }),
-        }
     }
 }
 
