@@ -603,6 +603,7 @@ impl fmt::Debug for GatewayLaunch {
             )
             .field("state_dir", &self.state_dir)
             .field("home", &self.home)
+            .field("startup_trace", &self.startup_trace)
             .field(
                 "extra_args",
                 &redactor.command_line("", extra_args.iter().map(AsRef::as_ref)),

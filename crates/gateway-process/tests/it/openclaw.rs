@@ -391,6 +391,15 @@ async fn gateway_and_doctor_have_the_same_environment_and_no_secret_in_their_arg
             path.as_str(),
         ]
     );
+    let tracing = GatewayLaunch {
+        startup_trace: true,
+        ..launch()
+    };
+    let trace = tracing.gateway_environment();
+    assert_eq!(
+        trace.expose("OPENCLAW_GATEWAY_STARTUP_TRACE"),
+        Some(OsStr::new("1"))
+    );
     assert!(
         !gateway
             .args
