@@ -92,7 +92,7 @@ pub enum RunError {
         report: Box<RunReport>,
     },
     /// It printed nothing for too long; it is gone now.
-    #[error("`{command}` printed nothing for {silence:?} and was ended: {}; its last line was {:?}; run it by hand to see what it waits for", .report.exit, .report.output.last().map_or("", |line| line.text.as_str()))]
+    #[error("`{command}` printed nothing for {silence:?} and was ended: {}; its last line was {:?}; run it by hand to see what it waits for", .report.exit, .report.output.last().map_or("", |line| &*line.text))]
     Silent {
         /// The command line, redacted.
         command: String,

@@ -106,7 +106,7 @@ async fn a_program_that_talks_may_take_longer_than_it_may_be_silent() {
                         stream: OutputSource::Stdout,
                         level: StderrLevel::Quiet,
                         truncated: false,
-                        text: "still here".to_owned(),
+                        text: "still here".into(),
                     });
                 }
             });
