@@ -10,8 +10,8 @@ use gateway_policy::lifecycle::{AttachMode, LifecycleConfig};
 use gateway_policy::status::DEFAULT_PORT;
 use gateway_process::terminate::{DEFAULT_ASK_FOR, DEFAULT_REAP_WITHIN};
 use gateway_process::{
-    Environment, OpenClaw, OsProcessHost, OwnerDeath, ProcessHost, ServiceSearch,
     Environment, OpenClaw, OsProcessHost, OutputLog, OutputLogConfig, OwnerDeath, ProcessHost,
+    ServiceSearch,
 };
 use gateway_protocol::handshake::{ClientInfo, scope};
 use secrecy::SecretString;

@@ -11,8 +11,8 @@ pub mod health;
 pub mod hooks;
 mod journal;
 mod launch;
-mod services;
 mod output;
+mod services;
 
 pub use builder::{GatewayManagerBuilder, PortChoice};
 pub use error::{BuildError, ManagerError};

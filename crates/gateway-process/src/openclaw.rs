@@ -543,20 +543,11 @@ impl GatewayLaunch {
             environment.set_secret("OPENCLAW_GATEWAY_TOKEN", token.clone());
         }
         environment.keep_loopback_direct();
-        // Last, so that nothing overrides what supervision rests on.
-        embedding::apply(&mut environment, embedding::SUPERVISED);
         if self.startup_trace {
             environment.set("OPENCLAW_GATEWAY_STARTUP_TRACE", "1");
         }
-        environment
-            // One process instead of a launcher and its child, and restarts that stay in it: 2026.3.2 would otherwise hand over
-            // to a successor outside our process group.
-            .set("OPENCLAW_NO_RESPAWN", "1")
-            // A supervised gateway is private; it need not announce itself on the network.
-            .set("OPENCLAW_DISABLE_BONJOUR", "1")
-            // Colour is on by TERM even into a pipe, and FORCE_COLOR would win over NO_COLOR.
-            .set("NO_COLOR", "1")
-            .remove("FORCE_COLOR");
+        // Last, so that nothing overrides what supervision rests on.
+        embedding::apply(&mut environment, embedding::SUPERVISED);
         environment
     }
 

@@ -34,8 +34,8 @@ use crate::builder::PortChoice;
 use crate::causes;
 use crate::events::{EventBus, GatewayEvent, event_of};
 use crate::launch::{self, LaunchRecord};
-use crate::services;
 use crate::output::OutputRoad;
+use crate::services;
 
 /// Output counts as progress of a start at most this often; a flood must not keep the loop busy.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
