@@ -557,6 +557,15 @@ impl Driver {
         if !self.in_flight.contains_key(&(epoch, Work::Terminate)) {
             return;
         }
+        let ending = *child.handle.ending().borrow();
+        let sooner = Instant::now().checked_add(self.stop_mode.ask_for());
+        if ending.forced_at.is_some()
+            || ending
+                .force_at
+                .is_some_and(|at| sooner.is_none_or(|sooner| sooner >= at))
+        {
+            return;
+        }
         let handle = child.handle.clone();
         let request = Termination::in_mode(TerminationReason::UserStop, self.stop_mode)
             .reap_within(self.settings.reap_within);
