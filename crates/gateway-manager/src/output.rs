@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gateway_policy::Time;
 use gateway_policy::duplicates::{Duplicates, Repeats, Seen};
+use gateway_policy::readiness::says_ready;
 use gateway_policy::startup_trace::StartupSummary;
 use gateway_policy::stderr::classify;
 use gateway_process::{
@@ -18,11 +19,18 @@ use crate::events::{EventBus, GatewayEvent};
 /// How often it is told at most that lines were missed.
 const MISSED_INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often a gateway may say that it is ready and be believed to say something new.
+const READY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The road that the output of one process takes. What it still has to tell it tells when it is dropped.
 pub(crate) struct OutputRoad {
     redactor: Arc<Redactor>,
     log: Option<OutputLog>,
     bus: EventBus,
+    /// Told when the gateway says that it is ready.
+    ready: Box<dyn Fn() + Send>,
+    /// When it was told last.
+    ready_told: Option<Instant>,
     summary: watch::Sender<Option<StartupSummary>>,
     startup: StartupSummary,
     begin: Instant,
@@ -38,12 +46,15 @@ impl OutputRoad {
         redactor: Arc<Redactor>,
         log: Option<OutputLog>,
         bus: EventBus,
+        ready: impl Fn() + Send + 'static,
         summary: watch::Sender<Option<StartupSummary>>,
     ) -> Self {
         Self {
             redactor,
             log,
             bus,
+            ready: Box::new(ready),
+            ready_told: None,
             summary,
             startup: StartupSummary::default(),
             begin: Instant::now(),
@@ -100,6 +111,7 @@ impl OutputRoad {
             log.write(&line);
         }
         self.look_for_step(&line.text);
+        self.look_for_ready(&line.text);
         let source = line.stream;
         let seen = match source {
             OutputSource::Stdout => self.stdout.see(now, &line.text),
@@ -110,6 +122,16 @@ impl OutputRoad {
         }
         if seen.0 == Seen::New {
             self.bus.publish(GatewayEvent::Output(line));
+        }
+    }
+
+    fn look_for_ready(&mut self, text: &str) {
+        let lately = self
+            .ready_told
+            .is_some_and(|told| told.elapsed() < READY_INTERVAL);
+        if !lately && says_ready(text) {
+            self.ready_told = Some(Instant::now());
+            (self.ready)();
         }
     }
 
@@ -232,7 +254,7 @@ mod tests {
         let events = bus.subscribe();
         let (sender, output) = OutputSender::channel(capacity);
         let (writer, summary) = watch::channel(None);
-        let work = OutputRoad::new(Arc::new(environment.redactor()), log, bus, writer);
+        let work = OutputRoad::new(Arc::new(environment.redactor()), log, bus, || {}, writer);
         let road = Road {
             sender,
             events,

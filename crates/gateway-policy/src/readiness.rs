@@ -143,6 +143,22 @@ impl ReadinessWait {
     }
 }
 
+/// Whether a line that a gateway printed says that it is ready now. A hint that may bring the next question forward, never a verdict: only
+/// hello means ready. OpenClaw prints it as `<time> [gateway] ready`, and may add to it.
+///
+/// ```
+/// use gateway_policy::readiness::says_ready;
+/// assert!(says_ready("2026-01-01T00:00:00.000Z [gateway] ready (3 plugins)"));
+/// assert!(!says_ready("[gateway] readiness is being looked at"));
+/// ```
+#[must_use]
+pub fn says_ready(line: &str) -> bool {
+    const MARK: &str = "[gateway] ready";
+    line.split_once(MARK).is_some_and(|(_, rest)| {
+        !rest.starts_with(|next: char| next.is_alphanumeric() || next == '-' || next == '_')
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

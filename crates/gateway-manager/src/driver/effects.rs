@@ -240,10 +240,16 @@ impl Driver {
         handle: Arc<dyn ManagedChild>,
         redactor: Arc<Redactor>,
     ) -> ChildInUse {
+        let reports = self.reports.clone();
         let road = OutputRoad::new(
             redactor.clone(),
             self.settings.output_log.clone(),
             self.outputs.bus.clone(),
+            move || {
+                // Only a hint: a loop that is too busy to take it will ask in time.
+                let said = Observation::Progress(Progress::SaysReady);
+                let _ = reports.try_send(Report::Observed(epoch, said));
+            },
             self.outputs.startup.clone(),
         );
         let output = tokio::spawn(road.take_all(handle.output()));

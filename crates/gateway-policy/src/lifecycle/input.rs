@@ -71,6 +71,8 @@ pub enum Progress {
     Output,
     /// The port accepts connections.
     Listening,
+    /// The child printed that it is ready. A hint to ask now, and no more than that.
+    SaysReady,
 }
 
 /// What was seen of an effect.

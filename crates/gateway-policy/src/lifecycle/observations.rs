@@ -237,10 +237,21 @@ impl Lifecycle {
             wait.progress(
                 now,
                 match progress {
-                    Progress::Output => None,
+                    Progress::Output | Progress::SaysReady => None,
                     Progress::Listening => Some(ReadinessStage::Listening),
                 },
             );
+        }
+        let between_tries = matches!(
+            self.step,
+            Step::Waiting {
+                reason: Wait::Retry,
+                ..
+            }
+        );
+        if progress == Progress::SaysReady && between_tries {
+            self.fired(Rule::AskNow);
+            self.step = Step::Idle;
         }
     }
 

@@ -99,6 +99,8 @@ pub enum Rule {
         /// The delay it advised, kept within bounds.
         delay: Duration,
     },
+    /// It printed that it is ready, so it is asked now and not when it had advised.
+    AskNow,
     /// The handshake failed while the gateway lives; another one is tried.
     RetryHandshake {
         /// What the failure was.
@@ -266,6 +268,7 @@ impl Rule {
             Self::Connect => "connect",
             Self::Serve { .. } => "serve",
             Self::AskAgain { .. } => "ask-again",
+            Self::AskNow => "ask-now",
             Self::RetryHandshake { .. } => "retry-handshake",
             Self::OtherCredential => "other-credential",
             Self::StepDown { .. } => "step-down",
@@ -302,6 +305,7 @@ impl Rule {
             self,
             Self::Connect
                 | Self::AskAgain { .. }
+                | Self::AskNow
                 | Self::RetryHandshake { .. }
                 | Self::AwaitApproval
                 | Self::WaitForGateway { .. }
@@ -399,6 +403,7 @@ impl core::fmt::Display for Rule {
             | Self::StopWanted
             | Self::NothingToReload
             | Self::UserTakesOver
+            | Self::AskNow
             | Self::SurvivorFound
             | Self::Adopt
             | Self::AdoptForWantOfAnother

@@ -82,6 +82,48 @@ fn a_start_goes_through_its_phases() {
     );
 }
 
+/// A line of output is a hint: it brings the next question forward, and changes nothing else.
+#[test]
+fn a_gateway_that_says_that_it_is_ready_is_asked_at_once() {
+    let mut world = World::new(config());
+    world.start();
+    world.launch_child();
+    let child = world.child.expect("a child");
+    let says_ready = |world: &mut World| {
+        world.observe(child, Observation::Progress(Progress::SaysReady));
+    };
+    // While it is being asked there is nothing to bring forward.
+    says_ready(&mut world);
+    assert_eq!(world.open.len(), 1);
+    let starting = failure(FailureClass::StartingUp).retry_after(Some(Duration::from_millis(500)));
+    world.connect_failed(starting.clone());
+    assert!(world.open.is_empty());
+    let due = world.machine.poll_timeout();
+    world.observe(child, Observation::Progress(Progress::Output));
+    assert!(
+        world.open.is_empty(),
+        "any other line says nothing about that"
+    );
+    assert_eq!(world.machine.poll_timeout(), due);
+    says_ready(&mut world);
+    assert!(world.rules.contains(&Rule::AskNow));
+    assert_eq!(world.open.len(), 1, "asked at once");
+    // It was too early: what it advises is waited for again.
+    world.connect_failed(starting);
+    assert!(world.open.is_empty());
+    world.pass(Duration::from_millis(500));
+    world.connected();
+    assert_eq!(world.status().phase, Phase::Ready);
+    says_ready(&mut world);
+    assert_eq!(world.status().phase, Phase::Ready);
+    // A wait that is no wait for its readiness is left alone.
+    world.socket_lost(ShutdownNotice::None);
+    let waiting = world.machine.poll_timeout();
+    says_ready(&mut world);
+    assert!(world.open.is_empty());
+    assert_eq!(world.machine.poll_timeout(), waiting);
+}
+
 #[test]
 fn a_survivor_that_is_what_would_be_launched_stays() {
     let mut world = World::new(config());

@@ -543,6 +543,9 @@ impl Bounds {
         if starting && world.moves_left > 0 {
             acts.extend([Progress::Output, Progress::Listening].map(Act::Moves));
         }
+        if world.child.is_some() && world.connection.is_none() && world.moves_left > 0 {
+            acts.push(Act::Moves(Progress::SaysReady));
+        }
         acts
     }
 }
