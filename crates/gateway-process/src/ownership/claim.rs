@@ -183,8 +183,17 @@ pub enum ClaimError {
 
 struct ClaimedDirectory {
     directory: PathBuf,
-    /// Closed with this value, which releases the lock.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for ClaimedDirectory {
+    /// Closing the file would not do: a process that this one is just starting has a copy of it until its program begins, and the lock
+    /// lives as long as the last copy.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(directory = %self.directory.display(), %error, "a claim could not be given back");
+        }
+    }
 }
 
 impl ClaimedDirectory {
@@ -214,10 +223,7 @@ impl ClaimedDirectory {
             .and_then(|()| lock.seek(SeekFrom::Start(0)))
             .and_then(|_| writeln!(lock, "{}", std::process::id()));
         noted.map_err(unusable)?;
-        Ok(Self {
-            directory,
-            _lock: lock,
-        })
+        Ok(Self { directory, lock })
     }
 }
 
@@ -320,6 +326,16 @@ mod tests {
         claim.forget(&record("one"));
         assert_eq!(claim.record().unwrap(), None);
         claim.forget(&record("one"));
+    }
+
+    /// As a process does that is being started at this moment: it has a copy of every file until its program begins.
+    #[test]
+    fn a_claim_that_was_given_back_is_free_whoever_still_has_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let claimed = ClaimedDirectory::claim(folder.path().to_owned()).unwrap();
+        let _copy = claimed.lock.try_clone().unwrap();
+        drop(claimed);
+        Claim::on_directory(folder.path()).unwrap();
     }
 
     #[test]
