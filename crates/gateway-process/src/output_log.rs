@@ -165,7 +165,7 @@ impl OutputLog {
         let mut files = Files {
             config,
             current: None,
-            _lock: lock,
+            lock,
         };
         files.open().map_err(unwritable)?;
         let (entries, received) = mpsc::sync_channel(WAITING_LINES);
@@ -242,7 +242,14 @@ struct Files {
     config: OutputLogConfig,
     current: Option<(File, u64)>,
     /// Held as long as this is here.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // Closing alone would leave the lock to a process that was forked in this moment and has not yet begun its own program.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Files {
@@ -518,7 +525,7 @@ mod tests {
         let mut files = Files {
             config: config.clone(),
             current: None,
-            _lock: tempfile::tempfile().unwrap(),
+            lock: tempfile::tempfile().unwrap(),
         };
         files.open().unwrap();
         let mut writer = Writer {
