@@ -75,6 +75,27 @@ fn summary(line: &str) -> Option<Counts> {
     Some(counts)
 }
 
+/// What did not run, each with the reason: test programs without a test for the system they ran on, and tests that are ignored.
+pub(crate) fn left_out(output: &str) -> Vec<String> {
+    // Cargo names the programs in one stream, and they count their tests in the other, so only the order tells which is whose.
+    let programs = output
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("Running "))
+        .map(|running| running.split(" (").next().unwrap_or(running));
+    let counted = output.lines().filter(|line| {
+        line.starts_with("running ") && (line.ends_with(" test") || line.ends_with(" tests"))
+    });
+    let empty = programs
+        .zip(counted)
+        .filter(|(program, count)| program.starts_with("tests") && *count == "running 0 tests")
+        .map(|(program, _)| format!("no test of {program} is for this system"));
+    let ignored = output
+        .lines()
+        .filter_map(|line| line.strip_prefix("test ")?.split_once(" ... ignored, "))
+        .map(|(name, reason)| format!("{name}: {reason}"));
+    empty.chain(ignored).collect()
+}
+
 /// What the row counts when the command itself ended with or without `failure`.
 ///
 /// Not every failure is in the summaries: code that does not compile and a test program that crashed have none. And a
@@ -122,6 +143,29 @@ test result: FAILED. 4 passed; 5 failed; 0 ignored; 0 measured; 0 filtered out; 
                 failed: 5,
                 skipped: 1
             }
+        );
+    }
+
+    #[test]
+    fn what_did_not_run_is_named_with_its_reason() {
+        let output = "\
+     Running unittests src/main.rs (target/x/deps/gatewayctl-0.exe)
+running 0 tests
+     Running tests/it/main.rs (target/x/deps/it-0.exe)
+running 2 tests
+test ports::owner ... ignored, nobody tells
+     Running tests/life.rs (target/x/deps/life-0.exe)
+     Running tests/one.rs (target/x/deps/one-0.exe)
+test ports::free ... ok
+running 0 tests
+running 1 test
+";
+        assert_eq!(
+            left_out(output),
+            [
+                "no test of tests/life.rs is for this system",
+                "ports::owner: nobody tells"
+            ]
         );
     }
 

@@ -10,6 +10,7 @@
 
 mod bench;
 mod command;
+mod debian;
 mod defects;
 mod explore;
 mod features;
@@ -19,6 +20,7 @@ mod job;
 mod leftovers;
 mod libtest;
 mod lock;
+mod macos;
 mod matrix;
 mod mutants;
 mod node_range;
@@ -33,6 +35,7 @@ mod spdx;
 #[cfg(test)]
 mod tidy;
 mod tools;
+mod windows;
 mod workspace;
 
 use std::fs;

@@ -10,15 +10,18 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use crate::bench;
+use crate::debian::{self, Toolchain};
 use crate::defects::{self, Choice, Outcome};
 use crate::features;
 use crate::interrupt::Interrupt;
 use crate::job::{Echo, Job};
 use crate::libtest::{self, Counts};
+use crate::macos;
 use crate::mutants::{self, Judgement, Selection};
 use crate::pins::Pin;
 use crate::provision::{self, ProvisionError};
 use crate::rows::{Row, Work};
+use crate::windows::{self, Wine};
 use crate::workspace::{Package, Workspace};
 
 /// The text of `--list`.
@@ -164,6 +167,8 @@ impl Runner<'_> {
             Work::Mutants { limit } => self.mutants(*limit),
             Work::Defects { limit } => self.defects(*limit),
             Work::Bench { limit } => self.bench(*limit),
+            Work::Windows { limit } => self.windows(*limit),
+            Work::MacOs { limit } => self.macos(*limit),
             Work::NotBuilt => self
                 .report
                 .add(Counts::SKIPPED, Some("not built yet".to_owned())),
@@ -316,6 +321,52 @@ impl Runner<'_> {
                     }
                 }
                 Err(why) => self.fail(&why),
+    fn windows(&mut self, limit: Duration) {
+        let Some(toolchain) = self.debian(windows::PACKAGES) else {
+            return;
+        };
+        let wine = match Wine::ensure(self.workspace, &mut self.job) {
+            Ok(wine) => wine,
+            Err(why) => return self.fail(&why),
+        };
+        let tests = wine.tests(self.workspace, &toolchain);
+        let output = self.count_tests(tests, limit, Echo::Nothing);
+        if has_warnings(&output) {
+            self.report
+                .add(Counts::FAILED, Some("warnings for Windows".to_owned()));
+        }
+        self.report.notes.extend(libtest::left_out(&output));
+    }
+
+    fn macos(&mut self, limit: Duration) {
+        let Some(toolchain) = self.debian(&[]) else {
+            return;
+        };
+        let check = macos::check(self.workspace, &toolchain);
+        let (output, failure) = self.command(check, limit, Echo::Nothing);
+        let failure = failure.or_else(|| has_warnings(&output).then(|| "warnings".to_owned()));
+        let counts = if failure.is_none() {
+            Counts::PASSED
+        } else {
+            Counts::FAILED
+        };
+        self.report.add(counts, failure);
+    }
+
+    /// The toolchain from Debian's packages, with `more` of them. Without one the report says why.
+    fn debian(&mut self, more: &[&str]) -> Option<Toolchain> {
+        match debian::ensure(self.workspace, more, &mut self.job) {
+            Ok(toolchain) => {
+                let _ = writeln!(self.job.log, "Debian's rustc {}", toolchain.version);
+                Some(toolchain)
+            }
+            Err(ProvisionError::Impossible(why)) => {
+                self.report.add(Counts::SKIPPED, Some(why));
+                None
+            }
+            Err(ProvisionError::Failed(why)) => {
+                self.fail(&why);
+                None
             }
         }
     }

@@ -43,6 +43,10 @@ pub(crate) enum Work {
     Defects { limit: Duration },
     /// Figures whose limits hold on a busy machine as well; each counts as one check.
     Bench { limit: Duration },
+    /// The tests on Wine, with a toolchain from Debian's packages.
+    Windows { limit: Duration },
+    /// A type check for macOS with the same toolchain, which counts as one check.
+    MacOs { limit: Duration },
     /// A kind of test that this repository does not have yet.
     NotBuilt,
 }
@@ -186,8 +190,16 @@ pub(crate) fn all() -> Vec<Row> {
             "everything that parses bytes, on made-up input",
             Work::NotBuilt,
         ),
-        row("windows", "the tests on Windows", Work::NotBuilt),
-        row("macos", "a type check for macOS", Work::NotBuilt),
+        row(
+            "windows",
+            "the tests of the product, built for Windows and run by Wine",
+            Work::Windows { limit: minutes(25) },
+        ),
+        row(
+            "macos",
+            "every crate, program and test type-checked for macOS",
+            Work::MacOs { limit: minutes(15) },
+        ),
     ]);
     rows
 }
