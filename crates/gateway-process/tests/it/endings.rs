@@ -10,8 +10,10 @@ use gateway_process::{
 };
 use tokio::task::JoinSet;
 
+#[cfg(target_os = "linux")]
+use crate::support::executable;
 use crate::support::{
-    PATIENCE, eventually, executable, is_alive, next_line, next_pid, script, soon, spawn, survivors,
+    PATIENCE, eventually, is_alive, next_line, next_pid, script, soon, spawn, survivors,
 };
 
 /// Takes note of the request, and ends within a moment with a code of its own.

@@ -15,7 +15,9 @@ use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, OpenProcess, PROCESS_SYNCHRONIZE, WaitForSingleObject,
 };
 
-use crate::child::PATIENCE;
+/// Far more than an end takes, and less than the minute after which the test harness of a child that was forgotten complains, finds its
+/// output closed, and so ends it.
+const END_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct Process(OwnedHandle);
@@ -44,7 +46,7 @@ impl Process {
 
     /// Waits, blocking, for its end.
     pub(crate) fn ends(&self) -> bool {
-        self.ends_within(PATIENCE)
+        self.ends_within(END_WITHIN)
     }
 }
 
