@@ -336,6 +336,22 @@ impl OpenClawPackage {
     }
 }
 
+/// Where the package of a command may be that is no link to it: on Windows npm makes a script, beside the folder of the packages when it
+/// installs for everybody, and in a folder within it when it installs into a project.
+fn packages_beside(command: &Path) -> Vec<PathBuf> {
+    let is_script = command
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("cmd"));
+    let Some(directory) = command.parent().filter(|_| cfg!(windows) && is_script) else {
+        return Vec::new();
+    };
+    let within = directory.parent().filter(|_| directory.ends_with(".bin"));
+    std::iter::once(directory.join("node_modules"))
+        .chain(within.map(Path::to_owned))
+        .map(|modules| modules.join(PACKAGE_NAME))
+        .collect()
+}
+
 /// `node_modules/.bin/node`, when it is there.
 fn node_in(modules: &Path) -> Option<PathBuf> {
     let node = modules
@@ -394,14 +410,18 @@ impl OpenClaw {
         let Ok(command) = which::which_in(PACKAGE_NAME, Some(path), "") else {
             return Err(OpenClawError::NotOnPath);
         };
-        // npm's command is a link to the entry script inside the package.
+        // npm's command is a link to the entry script inside the package, where there are links.
         let target = fs::canonicalize(&command).unwrap_or_else(|_| command.clone());
-        let home = target.ancestors().skip(1).find(|directory| {
-            matches!(
-                PackageJson::read(&directory.join("package.json")),
-                Ok(Some(PackageJson { name: Some(name), .. })) if name == PACKAGE_NAME
-            )
-        });
+        let beside = packages_beside(&command);
+        let candidates = target.ancestors().skip(1);
+        let home = candidates
+            .chain(beside.iter().map(PathBuf::as_path))
+            .find(|directory| {
+                matches!(
+                    PackageJson::read(&directory.join("package.json")),
+                    Ok(Some(PackageJson { name: Some(name), .. })) if name == PACKAGE_NAME
+                )
+            });
         match home {
             Some(directory) => {
                 let package = OpenClawPackage::open(directory)?;

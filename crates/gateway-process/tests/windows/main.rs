@@ -4,4 +4,5 @@
 mod child;
 mod endings;
 mod launching;
+mod openclaw;
 mod processes;
