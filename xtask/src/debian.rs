@@ -6,7 +6,6 @@
 
 use std::env::consts;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -36,20 +35,14 @@ pub(crate) struct Toolchain {
 }
 
 impl Toolchain {
-    /// A command of cargo for `target`, whose standard library is built along. It uses the lock file of the workspace as it is, and
-    /// builds below `folder`.
-    pub(crate) fn cargo(
-        &self,
-        workspace: &Workspace,
-        command: &str,
-        target: &str,
-        folder: &Path,
-    ) -> Command {
+    /// A command of cargo for `target`, whose standard library is built along. It uses the lock file of the workspace as it is. All
+    /// targets share one build folder, because what runs while building (build scripts, procedural macros) is the same for all.
+    pub(crate) fn cargo(&self, workspace: &Workspace, command: &str, target: &str) -> Command {
         let mut cargo = as_from_a_prompt(CARGO, &workspace.root);
         cargo
             .args([command, "--locked", "-Zbuild-std=std,panic_unwind"])
             .args(["--target", target, "--target-dir"])
-            .arg(folder)
+            .arg(workspace.target.join("debian"))
             .env("RUSTC", RUSTC)
             // Building the standard library is not stable in any release; everything else that is used is.
             .env("RUSTC_BOOTSTRAP", "1");
@@ -223,11 +216,6 @@ fn needed() -> Version {
     Version::parse(said)
         .or_else(|_| Version::parse(&format!("{said}.0")))
         .unwrap_or(Version::new(0, 0, 0))
-}
-
-/// Where something for a target is built.
-pub(crate) fn folder(workspace: &Workspace, name: &str) -> PathBuf {
-    workspace.target.join(name)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::debian::{self, Toolchain};
+use crate::debian::Toolchain;
 use crate::features;
 use crate::job::{Echo, Job};
 use crate::workspace::Workspace;
@@ -66,9 +66,8 @@ pub(crate) struct Wine {
 impl Wine {
     /// Fills Wine's folder unless it is filled.
     pub(crate) fn ensure(workspace: &Workspace, job: &mut Job<'_>) -> Result<Self, String> {
-        let folder = debian::folder(workspace, "windows");
         let wine = Self {
-            prefix: folder.join("wine"),
+            prefix: workspace.target.join("wine"),
         };
         // Written last: a folder without it, or with another one, was not filled to the end, or by another Wine.
         let stamp = wine.prefix.join("filled-by");
@@ -135,8 +134,7 @@ impl Wine {
 
     /// A command that builds the tests of the product for Windows and runs them.
     pub(crate) fn tests(&self, workspace: &Workspace, toolchain: &Toolchain) -> Command {
-        let folder = debian::folder(workspace, "windows");
-        let mut cargo = toolchain.cargo(workspace, "test", TARGET, &folder);
+        let mut cargo = toolchain.cargo(workspace, "test", TARGET);
         cargo
             .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER", COMPILER)
             .env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", WINE);
