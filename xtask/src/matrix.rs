@@ -321,6 +321,10 @@ impl Runner<'_> {
                     }
                 }
                 Err(why) => self.fail(&why),
+            }
+        }
+    }
+
     fn windows(&mut self, limit: Duration) {
         let Some(toolchain) = self.debian(windows::PACKAGES) else {
             return;
