@@ -17,7 +17,7 @@ use tokio::io::AsyncRead;
 use tokio::process::Command;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::exit::{ChildExit, ExitReason, TerminationReason};
@@ -628,7 +628,7 @@ async fn survivor(claim: &Claim) -> Result<Option<Survivor>, ClaimError> {
     };
     let serving = owners.iter().find_map(|owner| owner.pid);
     let (looked_for, looking) = (record.clone(), Handle::current());
-    let found = spawn_blocking(move || {
+    let found = tokio::task::spawn_blocking(move || {
         let _context = looking.enter();
         match remains_of(&Proc, &looked_for, &boot()?, serving)? {
             Remains::Leader(proved) => Owned::of_survivor(proved, &looked_for).map(Some),

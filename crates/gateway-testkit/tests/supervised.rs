@@ -16,7 +16,7 @@ use gateway_policy::{JournalEntry, Lifecycle, Rule};
 use gateway_process::Environment;
 use gateway_testkit::Vintage;
 use gateway_testkit::child::{
-    ChildScript, DoctorScript, ExitAtStart, Flood, GrandchildScript, SCRIPT_VARIABLE, StartScript,
+    ChildScript, DoctorScript, ExitAtStart, GrandchildScript, SCRIPT_VARIABLE, StartScript,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -557,7 +557,7 @@ async fn hostile_children_come_up_come_back_and_leave_nothing() {
         }),
         ..StartScript::default()
     };
-    let flood = Some(Flood {
+    let flood = Some(gateway_testkit::child::Flood {
         lines: 200_000,
         line_bytes: 200,
     });

@@ -173,7 +173,7 @@ fn a_killed_owner_takes_the_family_along() {
 
 #[tokio::test]
 async fn a_run_that_takes_too_long_is_over_when_the_call_returns() {
-    let error = soon(OsProcessHost::new().run(&part("family"), Duration::from_secs(3)))
+    let error = soon(OsProcessHost::new().run(&part("family"), Duration::from_secs(3).into()))
         .await
         .unwrap_err();
     let RunError::TimedOut { report, .. } = &error else {

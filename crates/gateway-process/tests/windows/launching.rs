@@ -36,7 +36,7 @@ async fn a_child_begins_its_life_in_a_job() {
 /// Closing our console must not end a gateway, and none may appear for it.
 #[tokio::test]
 async fn a_child_is_not_at_the_console_of_its_owner() {
-    let report = soon(OsProcessHost::new().run(&part("console"), PATIENCE))
+    let report = soon(OsProcessHost::new().run(&part("console"), PATIENCE.into()))
         .await
         .unwrap();
     assert!(report.success(), "{report:?}");
@@ -66,7 +66,7 @@ async fn the_environment_is_complete_and_sockets_work_in_it() {
         .set("GIVEN", "2")
         .set_secret("OPENCLAW_GATEWAY_TOKEN", "s3cret-value".into());
     spec.env = environment.clone();
-    let report = soon(OsProcessHost::new().run(&spec, PATIENCE))
+    let report = soon(OsProcessHost::new().run(&spec, PATIENCE.into()))
         .await
         .unwrap();
     assert!(report.success(), "{report:?}");
@@ -83,7 +83,7 @@ async fn the_environment_is_complete_and_sockets_work_in_it() {
 
     spec.env = environment;
     spec.env.set("TEST_CHILD_PART", "socket");
-    let report = soon(OsProcessHost::new().run(&spec, PATIENCE))
+    let report = soon(OsProcessHost::new().run(&spec, PATIENCE.into()))
         .await
         .unwrap();
     assert!(report.success(), "{report:?}");
