@@ -164,16 +164,25 @@ impl ProxySettings {
     }
 }
 
+/// Whether the text before `://` could be a scheme (RFC 3986), known or not.
+fn is_scheme(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+}
+
 impl fmt::Debug for ProxySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let redactor = Environment::empty().redactor();
         let shown = |address: &Option<SecretString>| {
             let address = address.as_ref()?.expose_secret().trim();
-            // Without a scheme the password would not be recognised as one.
-            Some(if address.contains("://") {
-                redactor.clean(address)
-            } else {
-                redactor.clean(&format!("http://{address}"))
+            Some(match address.split_once("://") {
+                Some((scheme, _)) if is_scheme(scheme) => redactor.clean(address),
+                // What stands there may be anything, also a password.
+                Some(_) => crate::redact::REDACTED.to_owned(),
+                // Without a scheme the password would not be recognised as one.
+                None => redactor.clean(&format!("http://{address}")),
             })
         };
         f.debug_struct("ProxySettings")
@@ -259,11 +268,7 @@ fn server(
         .any(|known| known.eq_ignore_ascii_case(scheme))
     {
         // What stands there may be anything, also a password.
-        let plain = !scheme.is_empty()
-            && scheme
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-        return if plain {
+        return if is_scheme(scheme) {
             Err(ProxyError::Scheme {
                 kind,
                 scheme: scheme.to_owned(),
@@ -442,6 +447,14 @@ mod tests {
             Environment::from_vars([("HTTP_PROXY", "p"), ("no_proxy", "a"), ("A", "b")]);
         environment.remove_proxies();
         assert_eq!(listed(&environment), "A=b");
+    }
+
+    #[test]
+    fn a_password_before_the_slashes_is_not_shown() {
+        for address in ["u:hunter2@://", "u:hunter2@x://h", "hunter2 ://h:1"] {
+            let shown = format!("{:?}", ProxySettings::new().http(address));
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
     }
 
     proptest! {
