@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use gateway_manager::events::Delivered;
 use gateway_manager::hooks::{
-    ConfigSync, MirrorUse, PreloadScript, PythonMirror, PythonWarmUp, Region, WarmUpError,
-    WarmUpOutcome,
+    ConfigSync, MirrorUse, PythonMirror, PythonWarmUp, Region, WarmUpError, WarmUpOutcome,
 };
 use gateway_manager::{
     EventSubscription, GatewayEvent, GatewayManager, GatewayManagerBuilder, OpenClaw, PortChoice,
 };
-use gateway_process::preload::{Hosts, Preload};
 use gateway_process::{Environment, ServiceSearch};
 use gateway_testkit::child::{ChildScript, SCRIPT_VARIABLE};
 use tempfile::TempDir;
@@ -411,6 +409,9 @@ async fn the_configuration_is_brought_into_line_or_left_alone() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_script_for_node_is_named_to_every_gateway_and_never_in_its_way() {
+    use gateway_manager::hooks::PreloadScript;
+    use gateway_process::preload::{Hosts, Preload};
+
     let home = Home::new();
     let mut preload = Preload::new();
     preload
