@@ -596,7 +596,13 @@ mod tests {
             let mut written = Vec::new();
             // A new log every now and then, as by a manager that is started again.
             for (part, lengths) in lengths.chunks(20).enumerate() {
-                let log = OutputLog::open(config.clone()).unwrap();
+                let log = loop {
+                    match OutputLog::open(config.clone()) {
+                        // On a slow disk the one before may still be writing; it was let go of all the same.
+                        Err(OutputLogError::InUse { .. }) => std::thread::yield_now(),
+                        opened => break opened.unwrap(),
+                    }
+                };
                 for (number, length) in lengths.iter().enumerate() {
                     let text = format!("{part}-{number}{}", "x".repeat(*length));
                     log.write(&line(&text));

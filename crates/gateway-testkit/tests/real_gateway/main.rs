@@ -39,6 +39,7 @@ scenarios! {
     cold_start,
     configured_token,
     crash_and_restart,
+    drain,
     foreign_listener,
     halted,
     launcher,

@@ -6,8 +6,9 @@ use gateway_manager::{GatewayStatus, LifecycleConfig};
 use gateway_policy::liveness::Verdict;
 use rustix::process::Signal;
 
+use crate::installation::traits;
 use crate::processes;
-use crate::report::{BOOT, step};
+use crate::report::{BOOT, skipped, step};
 use crate::sandbox::Sandbox;
 use crate::supervised::Supervised;
 
@@ -15,6 +16,12 @@ use crate::supervised::Supervised;
 const NOTICED: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run() {
+    if !traits().has_helpers {
+        return skipped(
+            "halted",
+            "what a signal does to it does not depend on the release, and takes minutes to show",
+        );
+    }
     let sandbox = Sandbox::new();
     let mut lifecycle = LifecycleConfig::default();
     let second = Duration::from_secs(1);

@@ -4,6 +4,7 @@ pub(crate) mod broken_configuration;
 pub(crate) mod cold_start;
 pub(crate) mod configured_token;
 pub(crate) mod crash_and_restart;
+pub(crate) mod drain;
 pub(crate) mod foreign_listener;
 pub(crate) mod halted;
 pub(crate) mod launcher;
