@@ -163,7 +163,7 @@ pub(crate) fn all() -> Vec<Row> {
         row(
             "defects",
             "known defects put back, one at a time: the tests named for each of them fail",
-            Work::Defects { limit: minutes(20) },
+            Work::Defects { limit: minutes(30) },
         ),
     ];
     rows.push(row(
