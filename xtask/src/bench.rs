@@ -151,6 +151,23 @@ impl Figure {
     }
 }
 
+/// How much of a rate has to be left when others use the machine as well.
+const BUSY_SHARE: f64 = 1.0 / 3.0;
+
+impl Figure {
+    /// Whether its limit holds as far as a busy machine can tell; `None` without one. What others take only makes a figure worse, so the
+    /// best sample counts, and of a rate a part is enough.
+    pub(crate) fn holds_when_busy(&self) -> Option<bool> {
+        let samples = self.sorted();
+        self.limit.map(|limit| match limit {
+            Limit::AtMost(most) => samples.first().is_some_and(|best| *best <= most),
+            Limit::AtLeast(least) => samples
+                .last()
+                .is_some_and(|best| *best >= least * BUSY_SHARE),
+        })
+    }
+}
+
 impl fmt::Display for Figure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let samples = self.sorted();
@@ -236,6 +253,20 @@ mod tests {
                 figure.to_string().contains("2.00 ms  (1.00 to 9.00)"),
                 "{figure}"
             );
+        }
+    }
+
+    #[test]
+    fn a_busy_machine_is_given_the_best_sample_and_a_part_of_a_rate() {
+        for (samples, limit, holds) in [
+            ("[9.0, 1.0, 2.0]", r#"{"at_most":1.0}"#, Some(true)),
+            ("[9.0, 1.0, 2.0]", r#"{"at_most":0.9}"#, Some(false)),
+            ("[9.0, 1.0, 2.0]", r#"{"at_least":27.0}"#, Some(true)),
+            ("[9.0, 1.0, 2.0]", r#"{"at_least":27.5}"#, Some(false)),
+            ("[9.0, 1.0, 2.0]", "null", None),
+        ] {
+            let figure = figure(samples, limit).unwrap().unwrap();
+            assert_eq!(figure.holds_when_busy(), holds, "{figure}");
         }
     }
 
