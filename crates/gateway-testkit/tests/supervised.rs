@@ -543,6 +543,35 @@ async fn a_stubborn_child_and_its_offspring_are_gone_after_the_stop() {
     let _ = grandchild;
 }
 
+/// Whatever code a first process ends with, the second one is launched, and how it ended is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_process_that_ends_with_any_code_is_followed_by_a_second() {
+    for code in [0, 1, 75, 78, 79, 143] {
+        let mut bench = Bench::plain();
+        bench.script.first_starts = vec![StartScript {
+            exit_at_start: Some(ExitAtStart {
+                code,
+                stderr: vec![format!("ends with {code}")],
+            }),
+            ..StartScript::default()
+        }];
+        let manager = bench.manager();
+        let mut events = manager.events();
+        within(manager.start())
+            .await
+            .unwrap_or_else(|error| panic!("{code}: {error}"));
+        assert_eq!(bench.starts(), 2, "{code}");
+        let exit = event(&mut events, |event| match event {
+            GatewayEvent::Exited(exit) => Some(exit.clone()),
+            _ => None,
+        })
+        .await;
+        assert_eq!(exit.code, Some(i32::from(code)));
+        assert!(!exit.reason.is_requested(), "{exit}");
+        within(manager.stop()).await.unwrap();
+    }
+}
+
 /// What children do to whoever supervises them: each comes up, survives a crash of its serving process, and leaves nothing behind, neither
 /// a process nor somebody on the port.
 #[cfg(target_os = "linux")]
