@@ -1,11 +1,11 @@
 //! A compile cache makes OpenClaw start itself once more: the process that was launched is only a launcher, and killing it leaves the
 //! gateway running with the port.
 
-use gateway_manager::PortChoice;
+use gateway_manager::OpenClaw;
 use gateway_process::ExitReason;
 use rustix::process::Signal;
 
-use crate::installation::traits;
+use crate::installation::{self, traits};
 use crate::processes;
 use crate::report::{BOOT, step};
 use crate::sandbox::Sandbox;
@@ -14,10 +14,19 @@ use crate::supervised::Supervised;
 pub(crate) async fn run() {
     let sandbox = Sandbox::new();
     let cache = sandbox.compile_cache();
-    let mut environment = sandbox.environment();
-    environment.set("NODE_COMPILE_CACHE", &cache);
-    let builder = sandbox.builder().await.environment(environment);
-    let gateway = Supervised::new(builder.port(PortChoice::Fixed(sandbox.port)));
+    let OpenClaw::Package { node, package } = installation::openclaw().await else {
+        panic!("an installed package");
+    };
+    // The variable is taken out of the environment of every gateway, so it is put in behind our back, as a wrapper script does.
+    let wrapped = OpenClaw::Command {
+        program: "/usr/bin/env".into(),
+        args: vec![
+            format!("NODE_COMPILE_CACHE={}", cache.display()).into(),
+            node.program().into(),
+            package.entry().into(),
+        ],
+    };
+    let gateway = Supervised::new(sandbox.builder().await.openclaw(wrapped));
     let launched = gateway.start("start through a launcher").await;
     let owners = gateway_process::ports::port_owners(
         sandbox.port,
