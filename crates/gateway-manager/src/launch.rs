@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_policy::{Failure, FailureClass};
+use gateway_process::host::blocking;
 use gateway_process::state_dir::ensure_writable_dir;
-use gateway_process::{BlockingWork, GatewayLaunch, LaunchSpec, OpenClaw, ProcessHost};
+use gateway_process::{GatewayLaunch, LaunchSpec, OpenClaw, ProcessHost};
 use secrecy::SecretString;
-use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::events::{EventBus, GatewayEvent};
@@ -100,24 +100,6 @@ pub(crate) async fn check_state_dir(
                 STATE_DIR_DEADLINE.as_secs()
             ),
         )),
-    }
-}
-
-/// Does work that may block its thread, where the host has it done.
-pub(crate) async fn blocking<T: Send + 'static>(
-    host: &dyn ProcessHost,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    let (report, reported) = oneshot::channel();
-    let work = BlockingWork::new(move || {
-        // Whoever asked may have stopped waiting.
-        let _ = report.send(work());
-    });
-    host.do_blocking(work).await;
-    match reported.await {
-        Ok(result) => result,
-        // A host that drops the work instead of doing it ends here, and so does a runtime that shuts down.
-        Err(_) => std::future::pending().await,
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use gateway_policy::liveness::ProcessSample;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::exit::ChildExit;
 use crate::output::{OutputCounts, OutputStream};
@@ -40,6 +40,26 @@ impl std::fmt::Debug for BlockingWork {
         formatter
             .debug_struct("BlockingWork")
             .finish_non_exhaustive()
+    }
+}
+
+/// Does work that may block its thread where the host has it done, and gives what it leads to.
+///
+/// When the future is dropped the work may go on, and its result is dropped.
+pub async fn blocking<T: Send + 'static, H: ProcessHost + ?Sized>(
+    host: &H,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let (report, reported) = oneshot::channel();
+    let work = BlockingWork::new(move || {
+        // Whoever asked may have stopped waiting.
+        let _ = report.send(work());
+    });
+    host.do_blocking(work).await;
+    match reported.await {
+        Ok(result) => result,
+        // A host that drops the work instead of doing it ends here, and so does a runtime that shuts down.
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod civil_time;
 pub mod embedding;
 pub mod env;
 pub mod exit;

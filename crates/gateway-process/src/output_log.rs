@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
+use crate::civil_time::CivilTime;
 use crate::output::{OutputEvent, OutputLine, OutputSource, OutputStream};
 use crate::ownership::private;
 use crate::redact::Redactor;
@@ -389,25 +390,15 @@ struct Timestamp(SystemTime);
 
 impl std::fmt::Display for Timestamp {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-        // The calendar repeats every 400 years, which begin in March so that the leap day comes last
-        // (http://howardhinnant.github.io/date_algorithms.html#civil_from_days).
-        let days = days + 719_468;
-        let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let shifted_month = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-        let month = if shifted_month < 10 {
-            shifted_month + 3
-        } else {
-            shifted_month - 9
-        };
-        let year = era * 400 + year_of_era + u64::from(month <= 2);
-        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        let millisecond = since.subsec_millis();
+        let CivilTime {
+            year,
+            month,
+            day,
+            hour,
+            minute,
+            second,
+            millisecond,
+        } = CivilTime::of(self.0);
         write!(
             formatter,
             "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z"
@@ -457,7 +448,8 @@ mod tests {
             (1_764_054_802, "2025-11-25T07:13:22.007Z"),
             (4_107_542_400, "2100-03-01T00:00:00.007Z"),
         ] {
-            let time = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(7);
+            let time =
+                SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(7);
             assert_eq!(Timestamp(time).to_string(), expected);
         }
     }

@@ -36,7 +36,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use tokio::sync::oneshot;
 
 use self::compare::judge;
 use self::copies::Kind;
@@ -45,7 +44,7 @@ use self::files::{Configuration, Content, folder_of};
 use self::memory::{Attempt, Copied, Lock, Memory, utc};
 use self::restore::{PutBack, put_back};
 use crate::exit::ChildExit;
-use crate::host::{BlockingWork, ProcessHost};
+use crate::host::{ProcessHost, blocking};
 use crate::openclaw::{GatewayLaunch, OpenClaw};
 use crate::output::OutputLine;
 use crate::redact::Redactor;
@@ -145,7 +144,7 @@ impl ConfigRepair {
             .map(|report| report.without_secrets_of(&self.doctor.env));
         let doctor = DoctorEnd::of(&finished);
         let prepared = Arc::clone(&guard.prepared);
-        let review = blocking(host, move || Ok(prepared.review())).await?;
+        let review = blocking(host, move || prepared.review()).await;
         // By then somebody else may have edited the file.
         let settling = blocking(host, move || guard.disarm().settle(review, doctor));
         let aftermath = settling.await?;
@@ -679,21 +678,4 @@ pub enum RepairError {
         /// The operating system's answer.
         source: Arc<io::Error>,
     },
-}
-
-async fn blocking<T: Send + 'static, H: ProcessHost + ?Sized>(
-    host: &H,
-    work: impl FnOnce() -> Result<T, RepairError> + Send + 'static,
-) -> Result<T, RepairError> {
-    let (report, reported) = oneshot::channel();
-    let work = BlockingWork::new(move || {
-        // Nobody waits for it any more when the repair was called off.
-        let _ = report.send(work());
-    });
-    host.do_blocking(work).await;
-    match reported.await {
-        Ok(result) => result,
-        // A host that drops the work instead of doing it ends here, and so does a runtime that shuts down.
-        Err(_) => std::future::pending().await,
-    }
 }

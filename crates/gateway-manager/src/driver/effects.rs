@@ -16,6 +16,7 @@ use gateway_policy::lifecycle::{
 };
 use gateway_policy::liveness::{Activity, HandshakeSign, RequestSign};
 use gateway_policy::{Effect, Epoch, Failure, FailureClass, Observation, Phase};
+use gateway_process::host::blocking;
 use gateway_process::ports::{check_port_free, reserve_free_port};
 use gateway_process::{
     Claim, ClaimError, ConfigRepair, Ending, EndingStage, GatewayLaunch, LaunchSpec, ManagedChild,
@@ -671,11 +672,7 @@ impl Discovery {
             if let Some(fresh) = self.token.clone() {
                 let claim = claim.clone();
                 let kept = move || claim.kept_token(|| fresh);
-                token = Some(
-                    launch::blocking(self.host.as_ref(), kept)
-                        .await
-                        .map_err(failed)?,
-                );
+                token = Some(blocking(self.host.as_ref(), kept).await.map_err(failed)?);
             }
             survivor = self.host.survivor(claim).await.map_err(failed)?;
         }
@@ -832,7 +829,7 @@ async fn explain_refusal(
         && let Some(path) = config
     {
         let shown = path.display().to_string();
-        if launch::blocking(host, move || config_sets_token(&path)).await {
+        if blocking(host, move || config_sets_token(&path)).await {
             failure.message.push_str(&format!(
                 " The configuration file {shown} sets gateway.auth.token, which wins over the token that the gateway was launched with; remove it there, or configure the same token here."
             ));

@@ -1,5 +1,6 @@
 //! What was tried on which content, remembered beside the configuration: the doctor runs once per content, whichever process asks.
 
+use crate::civil_time::CivilTime;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
@@ -263,29 +264,10 @@ impl Lock {
 
 /// `2026-02-28 23:59:01 UTC`.
 pub(super) fn utc(time: SystemTime) -> String {
-    let seconds = time
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs();
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days are counted from 1 March of the year 0, in eras of 400 years, so that the leap day is the last one of its year.
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
+    let time = CivilTime::of(time);
     format!(
-        "{:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
-        year + era * 400 + carry,
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02} UTC",
+        time.year, time.month, time.day, time.hour, time.minute, time.second
     )
 }
 
